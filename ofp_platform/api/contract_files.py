@@ -25,6 +25,7 @@ from ofp_platform.vocabulary.explanation import Explanation
 from ofp_platform.vocabulary.health_history import HealthHistory
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.identity_link import EntityProfile, IdentityLinkPayload
+from ofp_platform.vocabulary.loop.decision_record import DecisionList, DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.loop.eval_report import EvalReport, TrainRequest
 from ofp_platform.vocabulary.loop.exact_model import ExactModel
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
@@ -33,7 +34,6 @@ from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_receipt import STAGE_CONTENTS
 from ofp_platform.vocabulary.offline.build_run import BuildReceipt, BuildRun
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
-from ofp_platform.vocabulary.offline.decision_record import DecisionList, DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.offline.governance_fact import FACT
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion, LabelAssertions, LabelReceipt
 from ofp_platform.vocabulary.offline.model_lineage import ModelLineage

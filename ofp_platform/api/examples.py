@@ -12,7 +12,7 @@ from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.identity_link import graph_version_of
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION, hashed_object, snapshot_hash
 

@@ -28,9 +28,9 @@ from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
+from ofp_platform.vocabulary.loop.decision_record import DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
-from ofp_platform.vocabulary.offline.decision_record import DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertions, LabelReceipt
 from ofp_platform.vocabulary.raw_identifier import raw_identifier_in, redact
 
@@ -77,13 +77,15 @@ def check_snapshot(record: DecisionRecord, stored: bytes) -> None:
     Raises:
         ContractError: DECISION_MISMATCH, which names the first field that differs.
     """
+    vector = record.vector
+    assert vector is not None  # of v0
     hashed_part, wire = orjson.loads(stored)["hashed"], record.wire()
     differing = [name for name in _SHARED if wire.get(name) != hashed_part.get(name)]
-    if record.feature_definition_set.digest != hashed_part["registry_digest"]:
+    if vector.feature_definition_set.digest != hashed_part["registry_digest"]:
         differing.append("feature_definition_set.digest")
     if differing:
         raise _mismatch(differing[0], "is not that of the snapshot under feature_snapshot_hash")
-    if not record.input_basis.contains(record.event_position):
+    if not vector.input_basis.contains(record.event_position):
         raise _mismatch("event_position", "does not lie in input_basis: the snapshot did not know the event")
 
 
@@ -116,6 +118,9 @@ class RecordRequests:
         """See RecordPort."""
         record = _model(DecisionRecord, body)
         self._demand_run(record.context_pins, may_read)
+        snapshot_hash = record.feature_snapshot_hash
+        if record.contract_version != "v0" or snapshot_hash is None:
+            raise invalid(Reason.INVALID_FIELD, "contract_version: v1 is of decisions that the plane makes itself; send v0")
         texts = {"event_id": record.event_id, "request_context": record.request_context}
         for field, value in texts.items():
             if raw_identifier_in(value) is not None:
@@ -124,7 +129,7 @@ class RecordRequests:
         # one that is recorded is answered as before, also when its snapshot is gone by then
         answer = await self.work.answer(lambda: self._receipt(record, content), len(body))
         if not answer:
-            check_snapshot(record, await self._snapshots(record.feature_snapshot_hash, may_read))
+            check_snapshot(record, await self._snapshots(snapshot_hash, may_read))
             answer = await self.work.answer(lambda: self._append(record, content, submitted_by), len(body))
         return DecisionReceipt.model_validate_json(answer)
 

@@ -8,8 +8,8 @@ from typing import Protocol
 from ofp_platform.storage.decision_records import DecisionFilter
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.loop.decision_record import DecisionReceipt
 from ofp_platform.vocabulary.offline.build_run import RunState
-from ofp_platform.vocabulary.offline.decision_record import DecisionReceipt
 from ofp_platform.vocabulary.serving import Health
 
 MayRead = Callable[[ContextPins], bool]

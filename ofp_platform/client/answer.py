@@ -11,10 +11,10 @@ from pydantic import PrivateAttr, ValidationError
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
+from ofp_platform.vocabulary.loop.decision_record import DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.offline.build_intent import request_id
 from ofp_platform.vocabulary.offline.build_run import BuildRun
-from ofp_platform.vocabulary.offline.decision_record import DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot
 from ofp_platform.vocabulary.serving import (
     OFFLINE_CONTRACT_VERSION,

@@ -48,9 +48,9 @@ from ofp_platform.vocabulary.explanation import Explanation
 from ofp_platform.vocabulary.health_history import HealthHistory
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
 from ofp_platform.vocabulary.identity_link import EntityProfile
+from ofp_platform.vocabulary.loop.decision_record import DecisionList, DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.offline.build_intent import request_id as request_id_of
 from ofp_platform.vocabulary.offline.build_run import BuildRun
-from ofp_platform.vocabulary.offline.decision_record import DecisionList, DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion, LabelReceipt
 from ofp_platform.vocabulary.offline.overviews import (
     BuildList,

@@ -15,7 +15,7 @@ from ofp_platform.decisions.event_reader import EventReader, ReadEvent, moved
 from ofp_platform.decisions.recorder import DecisionRecorder, record_of
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 

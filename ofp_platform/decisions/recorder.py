@@ -11,7 +11,7 @@ from ofp_platform.decisions.rule import PointsRule
 from ofp_platform.storage.decision_records import DecisionConflict, append_decisions, recorded_ids
 from ofp_platform.storage.evidence import keep_evidence
 from ofp_platform.storage.postgres import Pool
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.times import format_time
 
 

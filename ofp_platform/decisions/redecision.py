@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from ofp_platform.decisions.rule import PointsRule
 from ofp_platform.vocabulary.canonical import sha256_hex
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, Outcome
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
+from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.serving import KeyValues, SnapshotRecord
 
 
@@ -35,6 +36,8 @@ def decide_again(record: DecisionRecord, snapshot: SnapshotRecord, rule_text: st
     """
     if snapshot.feature_snapshot_hash != record.feature_snapshot_hash:
         raise NotRedecided(f"snapshot {snapshot.feature_snapshot_hash} is not the one of decision {record.decision_id}")
+    if record.rule is None:
+        raise NotRedecided(f"decision {record.decision_id} was made by a bundle: `ofp decision replay` makes it again")
     name = f"rule {record.rule.rule_name} {record.rule.rule_version}"
     if rule_text is None:
         raise NotRedecided(f"{name} ({record.rule.digest}) is not stored: whoever sent the decision keeps it")

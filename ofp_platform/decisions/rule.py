@@ -8,8 +8,9 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from ofp_platform.vocabulary.canonical import MAX_INTEGER, canonical_bytes, sha256_hex
+from ofp_platform.vocabulary.loop.decision_record import RuleRef
+from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.model import Model, Name
-from ofp_platform.vocabulary.offline.decision_record import Outcome, RuleRef
 from ofp_platform.vocabulary.serving import GroupVersion, KeyValues
 
 Bound = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)] | Annotated[str, Field(pattern=r"^-?[0-9]{1,30}\.[0-9]{1,18}$")]

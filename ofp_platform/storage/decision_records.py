@@ -5,23 +5,30 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, NamedTuple
 
 from psycopg import Connection
 
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, pins_digest
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis, order, place
 from ofp_platform.vocabulary.times import format_time
 
-_COLUMNS = "decision_id, pins_digest, stream_name, partition_id, record_offset, event_id, snapshot_hash, content, submitted_by"
+_OFFERED = """
+    SELECT * FROM unnest(
+        %(decision_id)s::text[], %(pins_digest)s::text[], %(stream_name)s::text[], %(partition_id)s::text[],
+        %(record_offset)s::numeric[], %(event_id)s::text[], %(snapshot_hash)s::text[], %(content)s::text[]
+    ) AS offered (decision_id, pins_digest, stream_name, partition_id, record_offset, event_id, snapshot_hash, content)"""
+_COLUMNS = ("decision_id", "pins_digest", "stream_name", "partition_id", "record_offset", "event_id", "snapshot_hash", "content")
 # in the order of their ids: two appenders of the same decisions wait for each other, and never in a circle
 _TAKE_OVER = f"""
     WITH new AS (
-        INSERT INTO ofp.decision_record ({_COLUMNS})
-        SELECT DISTINCT ON (decision_id) {_COLUMNS} FROM offered_decision ORDER BY decision_id
+        INSERT INTO ofp.decision_record ({", ".join(_COLUMNS)}, submitted_by)
+        SELECT DISTINCT ON (decision_id) {", ".join(_COLUMNS)}, %(submitted_by)s::text
+        FROM ({_OFFERED}) AS offered ORDER BY decision_id
         ON CONFLICT (decision_id) DO NOTHING
         RETURNING pins_digest, decided_at, decision_id, content::jsonb -> 'feature_keys' AS feature_keys),
     keys AS (
@@ -29,12 +36,10 @@ _TAKE_OVER = f"""
         SELECT DISTINCT pins_digest, key ->> 'key_type', key ->> 'key_id', decided_at, decision_id
         FROM new, jsonb_array_elements(feature_keys) AS key)
     SELECT count(*) FROM new"""
-# materialised: in search of a first row that never comes, the planner would compare every pair
-_OTHER = """
-    WITH other AS MATERIALIZED (
-        SELECT decision_id FROM offered_decision JOIN ofp.decision_record recorded USING (decision_id)
-        WHERE recorded.content <> offered_decision.content)
-    SELECT decision_id FROM other ORDER BY decision_id LIMIT 1"""
+_OTHER = f"""
+    SELECT decision_id FROM ({_OFFERED}) AS offered JOIN ofp.decision_record AS recorded USING (decision_id)
+    WHERE recorded.content <> offered.content ORDER BY decision_id LIMIT 1"""
+_TOGETHER = 1_000
 
 
 CURSOR_SEPARATOR = "~"
@@ -60,36 +65,41 @@ def append_decisions(
     Raises:
         DecisionConflict: one is there, or twice among `records`, with other content; nothing was appended.
     """
-    with connection.transaction(), connection.cursor() as cursor:
-        cursor.execute(
-            f"CREATE TEMPORARY TABLE offered_decision ON COMMIT DROP AS SELECT {_COLUMNS} FROM ofp.decision_record LIMIT 0"
-        )
-        offered_count = 0
-        with cursor.copy(f"COPY offered_decision ({_COLUMNS}) FROM STDIN") as copy:
-            for record in records:
-                offered_count += 1
-                at = record.event_position
-                copy.write_row(
-                    (
-                        record.decision_id,
-                        pins_digest(record.context_pins),
-                        at.stream_name,
-                        at.partition_id,
-                        order(at.offset),
-                        record.event_id,
-                        record.feature_snapshot_hash,
-                        canonical_bytes(record.wire()).decode("utf-8"),
-                        submitted_by,
-                    )
-                )
-        row = cursor.execute(_TAKE_OVER).fetchone()
-        assert row is not None  # an aggregate has one
-        new = int(row[0])
-        # a statement of its own sees what another appender has committed meanwhile
-        conflict = cursor.execute(_OTHER).fetchone()
-        if conflict is not None:
-            raise DecisionConflict(conflict[0])
+    new = offered_count = 0
+    remaining = iter(records)
+    with connection.transaction():
+        while part := list(islice(remaining, _TOGETHER)):
+            offered_count += len(part)
+            offered = _offered(part)
+            row = connection.execute(_TAKE_OVER, {**offered, "submitted_by": submitted_by}).fetchone()
+            assert row is not None  # an aggregate has one
+            new += int(row[0])
+            # a statement of its own sees what another appender has committed meanwhile
+            conflict = connection.execute(_OTHER, offered).fetchone()
+            if conflict is not None:
+                raise DecisionConflict(conflict[0])
     return new, offered_count - new
+
+
+def _offered(records: Sequence[DecisionRecord]) -> dict[str, Any]:
+    """Records as the arrays of `_OFFERED`."""
+    columns = zip(*map(_row, records), strict=True)
+    return {name: list(column) for name, column in zip(_COLUMNS, columns, strict=True)}
+
+
+def _row(record: DecisionRecord) -> tuple[Any, ...]:
+    """A record in the order of the columns."""
+    at = record.event_position
+    return (
+        record.decision_id,
+        pins_digest(record.context_pins),
+        at.stream_name,
+        at.partition_id,
+        order(at.offset),
+        record.event_id,
+        record.feature_snapshot_hash,
+        canonical_bytes(record.wire()).decode("utf-8"),
+    )
 
 
 def recorded_ids(connection: Connection[Any], decision_ids: Sequence[str]) -> set[str]:
@@ -98,6 +108,51 @@ def recorded_ids(connection: Connection[Any], decision_ids: Sequence[str]) -> se
         "SELECT decision_id FROM ofp.decision_record WHERE decision_id = ANY(%s)", (list(decision_ids),)
     ).fetchall()
     return {decision_id for (decision_id,) in rows}
+
+
+def events_decided(connection: Connection[Any], pins: ContextPins, event_type: str, event_ids: Sequence[str]) -> set[str]:
+    """Which of these events the plane itself has decided on, wherever in the log they stood."""
+    rows = connection.execute(
+        "SELECT DISTINCT event_id FROM ofp.decision_record WHERE pins_digest = %s AND event_id = ANY(%s)"
+        " AND content::jsonb ->> 'contract_version' = 'v1' AND content::jsonb ->> 'event_type' = %s",
+        (pins_digest(pins), list(event_ids), event_type),
+    ).fetchall()
+    return {event_id for (event_id,) in rows}
+
+
+def loop_decisions_on(
+    connection: Connection[Any], pins: ContextPins, event_type: str, partition: tuple[str, str], places: tuple[int, int]
+) -> list[str]:
+    """The stored texts of the plane's own decisions on events of a type in a partition (of a stream), in the order of the log:
+    behind the first of two places, up to the second.
+    """
+    rows = connection.execute(
+        "SELECT content FROM ofp.decision_record WHERE (pins_digest, stream_name, partition_id) = (%s, %s, %s)"
+        " AND record_offset > %s AND record_offset <= %s AND content::jsonb ->> 'contract_version' = 'v1'"
+        " AND content::jsonb ->> 'event_type' = %s ORDER BY record_offset, decision_id",
+        (pins_digest(pins), *partition, *places, event_type),
+    ).fetchall()
+    return [content for (content,) in rows]
+
+
+def count_loop_decisions(connection: Connection[Any], pins: ContextPins) -> int:
+    """How many decisions of a run the plane itself made."""
+    row = connection.execute(
+        "SELECT count(*) FROM ofp.decision_record WHERE pins_digest = %s AND content::jsonb ->> 'contract_version' = 'v1'",
+        (pins_digest(pins),),
+    ).fetchone()
+    assert row is not None  # an aggregate has one
+    return int(row[0])
+
+
+def decided_event_types(connection: Connection[Any], pins: ContextPins) -> list[str]:
+    """The types of the events that the plane itself decided on, sorted."""
+    rows = connection.execute(
+        "SELECT DISTINCT content::jsonb ->> 'event_type' FROM ofp.decision_record"
+        " WHERE pins_digest = %s AND content::jsonb ->> 'contract_version' = 'v1' ORDER BY 1",
+        (pins_digest(pins),),
+    ).fetchall()
+    return [event_type for (event_type,) in rows]
 
 
 def read_decisions(connection: Connection[Any], decision_ids: Sequence[str]) -> dict[str, DecisionRecord]:
@@ -185,12 +240,13 @@ def ids_by_basis(connection: Connection[Any], decision_ids: Sequence[str]) -> It
 
 
 def decision_ids_in(connection: Connection[Any], pins: ContextPins, basis: ReplayBasis) -> list[str]:
-    """The ids of the run's decisions whose event lies in the replay basis, sorted."""
+    """The ids of the run's decisions with a vector whose event lies in the replay basis, sorted."""
     decision_ids: set[str] = set()
     for span in basis.partitions:
         rows = connection.execute(
             "SELECT decision_id FROM ofp.decision_record"
-            " WHERE (pins_digest, stream_name, partition_id) = (%s, %s, %s) AND record_offset > %s AND record_offset <= %s",
+            " WHERE (pins_digest, stream_name, partition_id) = (%s, %s, %s) AND record_offset > %s AND record_offset <= %s"
+            " AND snapshot_hash IS NOT NULL",
             (pins_digest(pins), basis.stream_name, span.partition_id, place(span.first), place(span.end)),
         ).fetchall()
         decision_ids.update(decision_id for (decision_id,) in rows)

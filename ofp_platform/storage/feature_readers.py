@@ -15,8 +15,8 @@ from ofp_platform.storage.objects import ObjectNotFound, ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.catalogue import CatalogueReader
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.model_lineage import ModelLineage
 
 MOST_OBJECTS = 1_000
@@ -60,8 +60,8 @@ class FeatureReaders:
                 if any(column.startswith(f"{name}_{version}__") for column in lineage.inputs)
             )
             self._add(readers, groups, "model", f"on {lineage.dataset_name}", path)
-        for rule, groups in sorted(self._deciding(registry_digest)):
-            self._add(readers, groups, "decision_rule", f"{rule[0]}:{rule[1]}", rule[2])
+        for (kind, name, reference), groups in sorted(self._deciding(registry_digest)):
+            self._add(readers, groups, kind, name, reference)
         return readers
 
     @staticmethod
@@ -102,19 +102,23 @@ class FeatureReaders:
             )
 
     def _deciding(self, registry_digest: str) -> set[tuple[tuple[str, str, str], Groups]]:
-        """Rules and the groups that they were asked for, of the newest decisions."""
+        """Rules and bundles (kind, name, digest) and the groups that they were asked for, of the newest decisions."""
         with self.pool.connection() as connection:
             rows = connection.execute(
                 "SELECT content FROM ofp.decision_record WHERE pins_digest = %s"
                 " ORDER BY stream_name DESC, partition_id DESC, record_offset DESC LIMIT %s",
                 (pins_digest(self.pins), NEWEST_DECISIONS),
             ).fetchall()
-        records = (DecisionRecord.model_validate_json(content) for (content,) in rows)
-        return {
-            (
-                (record.rule.rule_name, record.rule.rule_version, record.rule.digest),
-                tuple((group.group_name, group.group_version) for group in record.feature_groups),
-            )
-            for record in records
-            if record.feature_definition_set.digest == registry_digest
-        }
+        deciding: set[tuple[tuple[str, str, str], Groups]] = set()
+        for (content,) in rows:
+            record = DecisionRecord.model_validate_json(content)
+            vector = record.vector
+            if vector is None or vector.feature_definition_set.digest != registry_digest:
+                continue
+            groups = tuple((group.group_name, group.group_version) for group in vector.feature_groups)
+            if record.rule is not None:
+                name = f"{record.rule.rule_name}:{record.rule.rule_version}"
+                deciding.add((("decision_rule", name, record.rule.digest), groups))
+            elif record.bundle is not None:
+                deciding.add((("bundle", record.bundle.bundle.bundle_name, record.bundle.bundle.digest), groups))
+        return deciding

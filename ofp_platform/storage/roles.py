@@ -147,6 +147,7 @@ TABLES: dict[str, TableRights] = {
     "snapshot_index": TableRights(Rows.WALLED, {_SERVING: ADD, _OFFLINE: ADD}, of_a_run=True),
     "decision_record": TableRights(Rows.APPENDED, _DECIDED, of_a_run=True),
     "decision_key": TableRights(Rows.APPENDED, _DECIDED, of_a_run=True),
+    "decider_place": TableRights(Rows.CHANGED, {_DECIDER: KEEP, _SERVING: READ, _OFFLINE: READ}, of_a_run=True),
     # what builds need and leave
     "label_assertion": TableRights(Rows.APPENDED, {_SERVING: ADD, _OFFLINE: ADD}, of_a_run=True),
     "label_assertion_without_class": TableRights(Rows.APPENDED, {_OFFLINE: READ}, of_a_run=True),

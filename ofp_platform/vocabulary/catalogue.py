@@ -54,7 +54,7 @@ class CatalogueFeature(Model):
 class CatalogueReader(Model):
     """Somebody who reads a group: a published dataset, the rule of recorded decisions, or a trained model."""
 
-    kind: Literal["dataset", "decision_rule", "model"]
+    kind: Literal["dataset", "decision_rule", "bundle", "model"]
     name: str
     reference: str = Field(description="identity of the dataset, digest of the rule, path of the lineage")
 

@@ -29,9 +29,9 @@ from ofp_platform.vocabulary.background_tasks import EndedTasks
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.loop.decision_record import DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.offline.build_intent import INTENT, intent_wire, request_id
 from ofp_platform.vocabulary.offline.build_run import RunState
-from ofp_platform.vocabulary.offline.decision_record import DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertions, LabelReceipt
 from ofp_platform.vocabulary.profile import Limits
 from ofp_platform.vocabulary.serving import Health

@@ -63,8 +63,8 @@ from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, AsOfSpec
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot, rebuilt_snapshot_path
 from ofp_platform.vocabulary.profile import load_profile
 from ofp_platform.vocabulary.serving import GetFeaturesRequest

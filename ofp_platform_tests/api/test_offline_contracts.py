@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from ofp_platform.api.build_examples import build_error_examples
 from ofp_platform.api.contract_files import CONTRACTS
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, AsOfSpec
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.offline.parity_record import FeatureDifference, ParityOutcome, ParityResult
 from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot

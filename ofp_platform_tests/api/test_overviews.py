@@ -21,10 +21,10 @@ from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, Refusal
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.offline.dataset_manifest import manifest_path
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.governance_fact import PackOperation
 from ofp_platform.vocabulary.offline.overviews import (
     BuildList,

@@ -30,7 +30,7 @@ from ofp_platform.storage.embedded import as_role
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.roles import Job, default_role
 from ofp_platform.vocabulary.errors import ContractError, Reason
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.times import format_time
 from ofp_platform_tests.api.fake_port import FakeBuilds, FakeOperators, FakeOverviews

@@ -3,88 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from itertools import count
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ofp_platform.cli.demo.replay import project_available
-from ofp_platform.cli.processes import Child, ofp_command
 from ofp_platform.client import AsyncOfpClient, OfpClient, RetryPolicy, ServiceUnreachable
-from ofp_platform.decisions.decision_point import CARD_PAYMENTS, DecisionPoint
-from ofp_platform.decisions.event_reader import EventReader, ReadEvent
+from ofp_platform.decisions.decision_point import CARD_PAYMENTS
 from ofp_platform.decisions.loop import DecisionService, Tally
 from ofp_platform.decisions.recorder import DecisionRecorder
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.offline.parity.forensic_rebuild import RunPolicies, rebuild_recorded
 from ofp_platform.offline.sources.stream_records import StreamRecords
-from ofp_platform.online.plane import Plane
 from ofp_platform.storage.decision_records import decision_ids_in, read_decisions
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.errors import ContractError, Reason
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import order
-from ofp_platform.vocabulary.profile import Profile
-from ofp_platform_tests.api.keys import KEY, write_principals
-from ofp_platform_tests.oracle.simulated_log import append, deliveries, profile, write_profile
-
-DECIDED_AT = 1_800_000_000_000_000
-
-
-@dataclass
-class Served:
-    """A plane with all payments applied, behind a server."""
-
-    plane: Plane
-    address: str
-    profile: Profile
-
-    def reader(self) -> EventReader:
-        return EventReader(self.plane.log, self.profile.context_pins, "card_payment", self.profile.clock_skew_us)
-
-    def events(self) -> list[ReadEvent]:
-        return [event for page in self.reader().pages(records=50) for event in page.events]
-
-    @asynccontextmanager
-    async def service(self, point: DecisionPoint = CARD_PAYMENTS, start: int = DECIDED_AT) -> AsyncIterator[DecisionService]:
-        """Decisions a microsecond apart from each other."""
-        ticks = count(start)
-        async with AsyncOfpClient(self.address, token=KEY, timeout_seconds=20.0) as client:
-            recorder = DecisionRecorder(self.plane.pool)
-            yield DecisionService(client, recorder, point, self.profile.context_pins, lambda: next(ticks), connections=4)
-
-    def recorded(self) -> dict[str, DecisionRecord]:
-        with self.plane.pool.connection() as connection:
-            ids = decision_ids_in(connection, self.profile.context_pins, ReplayBasis.up_to(self.plane.log.ends()))
-            return read_decisions(connection, ids)
-
-
-@pytest.fixture
-def served(dsn: str, tmp_path: Path) -> Iterator[Served]:
-    # every payment can be decided on behind the last one
-    declared = profile(tmp_path, allowed_lateness="30d")
-    path = write_profile(tmp_path, allowed_lateness="30d")
-    with Plane.open(declared, dsn) as plane:
-        append(plane.log)
-        project_available(plane.projector(plane.ensure_live()), 1_000, lambda records: None)
-        command = ofp_command("serve", "--port", "0", "--profile", str(path), "--home", str(tmp_path))
-        root = str(Path(sys.modules[Served.__module__].__file__ or "").parents[2])
-        principals = write_principals(tmp_path / "principals.json")
-        environment = {
-            "OFP_DATABASE_URL": dsn,
-            "OFP_PRINCIPALS": str(principals),
-            "PYTHONPATH": os.pathsep.join([root, *sys.path]),
-        }
-        with Child("the service", command, environment, tmp_path / "serve.log") as child:
-            address = child.wait_for_line("serving at ", 60)
-            assert address is not None
-            yield Served(plane, address, declared)
+from ofp_platform_tests.api.keys import KEY
+from ofp_platform_tests.decisions.conftest import DECIDED_AT, Served
+from ofp_platform_tests.oracle.simulated_log import append, deliveries
 
 
 async def test_every_payment_is_decided_on_once(served: Served) -> None:

@@ -16,7 +16,7 @@ from ofp_platform.storage import decision_records
 from ofp_platform.storage.decision_records import DecisionConflict, append_decisions, decision_ids_in, read_decisions
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 
 _runs = count()
@@ -99,10 +99,12 @@ def rows_met(node: dict[str, Any]) -> float:
 def test_many_decisions_are_held_against_each_other_once(recorder: DecisionRecorder) -> None:
     """As a join for the first difference, each of them was looked for among all: 100,000 took minutes."""
     pins, many = new_run(), 2_000
+    records = [record(pins, f"many-{number}") for number in range(many)]
     with recorder.pool.connection() as connection, connection.transaction():
-        assert append_decisions(connection, (record(pins, f"many-{number}") for number in range(many))) == (many, 0)
+        assert append_decisions(connection, records) == (many, 0)
         stored = connection.execute("SELECT count(*) FROM ofp.decision_record").fetchone()
-        ((plan,),) = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {decision_records._OTHER}").fetchall()
+        offered = decision_records._offered(records[:1_000])
+        ((plan,),) = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {decision_records._OTHER}", offered).fetchall()
     assert stored is not None
     assert rows_met(plan[0]["Plan"]) <= 2 * (many + stored[0])
 

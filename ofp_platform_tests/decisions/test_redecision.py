@@ -8,7 +8,7 @@ import pytest
 
 from ofp_platform.decisions.redecision import NotRedecided, decide_again
 from ofp_platform.decisions.rule import Condition, PointsRule
-from ofp_platform.vocabulary.offline.decision_record import Outcome
+from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.serving import SnapshotRecord
 from ofp_platform_tests.decisions.test_decision_records import new_run, record
 

@@ -15,7 +15,7 @@ from ofp_platform.decisions.rule import Condition, PointsRule
 from ofp_platform.registry.compile import compile_pack
 from ofp_platform.registry.pack import shipped_pack
 from ofp_platform.vocabulary.identity import KeyType
-from ofp_platform.vocabulary.offline.decision_record import Outcome
+from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.serving import GroupValues, KeyValues
 
 

@@ -29,10 +29,10 @@ from ofp_platform.registry.models import event_class
 from ofp_platform.registry.pack import SHIPPED_PACKS, load_pack, pack_digest, shipped_pack, shipped_pack_text
 from ofp_platform.registry.routing import Router
 from ofp_platform.vocabulary.canonical import jcs_bytes
+from ofp_platform.vocabulary.loop.decision_record import decision_id
 from ofp_platform.vocabulary.offline.build_plan import IDENTITY_FIELDS
 from ofp_platform.vocabulary.offline.build_run import BuildRun
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
-from ofp_platform.vocabulary.offline.decision_record import decision_id
 from ofp_platform.vocabulary.times import format_time
 from ofp_platform_tests.docs.fenced import blocks
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane

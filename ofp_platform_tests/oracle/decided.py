@@ -6,7 +6,7 @@ from ofp_platform.client import ReceivedFeatures
 from ofp_platform.decisions.decision_point import CARD_PAYMENTS
 from ofp_platform.decisions.event_reader import ReadEvent
 from ofp_platform.decisions.recorder import record_of
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
 from ofp_platform.vocabulary.position import Position
 
 _EVERYTHING_PASSES = CARD_PAYMENTS.rule.model_copy(update={"conditions": ()})

@@ -33,9 +33,10 @@ from ofp_platform.simulation.rings import EnvelopeDelivery
 from ofp_platform.storage.decision_records import append_decisions
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, KeyType
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, RuleRef, decision_id
+from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.offline.build_intent import DatasetBuild
 from ofp_platform.vocabulary.offline.build_plan import PinnedPack
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, Outcome, RuleRef, decision_id
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.serving import FeatureDefinitionSet, FeatureGroupRef, GetFeaturesRequest

@@ -22,7 +22,8 @@ from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.snapshot_records import SnapshotMissing
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, Outcome, RuleRef, decision_id
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, RuleRef, decision_id
+from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.offline.parity_record import ParityResult
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis, Position

@@ -16,8 +16,8 @@ from ofp_platform.registry.compile import compile_pack
 from ofp_platform.storage.decision_records import append_decisions
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.build_plan import PinnedPack
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.position import Basis, make_basis
 from ofp_platform_tests.oracle.simulated_log import append
 

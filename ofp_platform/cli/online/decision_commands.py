@@ -1,80 +1,253 @@
-"""`ofp decision`: one recorded decision, and the same decision made again."""
+"""`ofp decision`: one recorded decision with all that made it; decisions made again; what else would have been decided."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
-from ofp_platform.cli.terminal.printed_facts import print_facts
+from ofp_platform.cli.terminal.printed_facts import item, print_facts
+from ofp_platform.cli.terminal.progress import bar
 from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.vocabulary.loop.posture import Mode
 from ofp_platform.vocabulary.model import is_digest
 
-app = typer.Typer(help="Show a recorded decision, and decide again.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from ofp_platform.decisions.decided_span import PastDecision
+    from ofp_platform.online.plane import Plane
+    from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
+
+app = typer.Typer(help="Show recorded decisions, decide again, or otherwise.", no_args_is_help=True)
 _MISMATCH = "MISMATCH: the rule does not give what was decided"
+_MOST_SHOWN = 20
 
 
-@app.callback()
-def decision() -> None:
-    """Show a recorded decision, and decide again."""
-
-
-@app.command(short_help="Show one decision, and make it again from its rule and snapshot.")
+@app.command(short_help="Show one decision, and make it again from what it names.")
 def show(
     decision_id: Annotated[str, typer.Argument(metavar="ID", help="64 hex digits, the decision_id of the record.")],
     json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """The record of a decision, and what the rule that it names by digest gives for the snapshot that it names by hash.
+    """The record of a decision, and what its rule or bundle gives for the snapshot that it names by hash.
 
-    Exit code 1 if that is another score or outcome, or if it cannot be told: snapshot or rule is not stored.
+    Exit code 1 if that is another score or outcome, or if it cannot be told: snapshot, rule or bundle is not stored.
     """
     if not is_digest(decision_id):
         raise CommandRefused("a decision id is 64 hex digits, in lower case")
-    from ofp_platform.decisions.redecision import NotRedecided, decide_again
-    from ofp_platform.online.serving.snapshot_store import SnapshotStore
     from ofp_platform.storage.decision_records import stored_decision
-    from ofp_platform.storage.evidence import read_evidence
-    from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
-    from ofp_platform.vocabulary.serving import SnapshotRecord
+    from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
 
     with resolve(home, profile).open_plane_without_log("auditor") as plane:
         with plane.pool.connection() as connection:
             stored = stored_decision(connection, decision_id, plane.profile.context_pins)
-            if stored is None:
-                raise CommandRefused(f"no decision {decision_id} is recorded in the run of the profile")
-            record = DecisionRecord.model_validate_json(stored.content)
-            rule_text = read_evidence(connection, [record.rule.digest]).get(record.rule.digest)
-        served = SnapshotStore(plane.pool, plane.objects).load(record.feature_snapshot_hash, plane.is_own)
+        if stored is None:
+            raise CommandRefused(f"no decision {decision_id} is recorded in the run of the profile")
+        record = DecisionRecord.model_validate_json(stored.content)
+        again, problem = _by_rule(plane, record) if record.rule is not None else _by_bundle(plane, record, stored.content)
+    facts: dict[str, Any] = {"decision": record.wire(), "submitted_by": stored.submitted_by, "again": again}
+    facts["equal"] = None if again is None else problem is None
     lines = _lines(record, stored.submitted_by)
-    facts: dict[str, Any] = {"decision": record.wire(), "submitted_by": stored.submitted_by, "again": None, "equal": None}
-    problem = None
-    try:
-        again = decide_again(record, SnapshotRecord.model_validate_json(served), rule_text)
-    except NotRedecided as error:
-        facts["problem"] = problem = str(error)
-    else:
-        facts |= {"again": {"score": again.score, "outcome": again.outcome.value}, "equal": again.equal}
-        lines.append(f"again        {again.outcome.value}, score {again.score}, by the stored rule on the stored snapshot")
-        lines += ["MATCH"] if again.equal else []
-        problem = None if again.equal else _MISMATCH
+    if again is not None:
+        lines.append(f"again        {again['outcome']}, score {again['score']}, by what it names, on the stored snapshot")
+    lines += ["MATCH"] if problem is None else []
+    if problem is not None and again is None:
+        facts["problem"] = problem
     print_facts(facts, lines, as_json=json)
     if problem is not None:
         typer.echo(problem, err=True)
         raise typer.Exit(1)
 
 
-def _lines(record: Any, submitted_by: str | None) -> list[str]:
+@app.command(short_help="Make the plane's decisions again, bit for bit.")
+def replay(
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most this many of the oldest; default: all.", show_default=False)
+    ] = None,
+    json: AsJson = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Decide again on every event that the plane decided on: from the event in the log, the vector that was served, bundle and
+    mode as the record names them. Exit code 1 if one is not the same to the last byte, if one cannot be made again, or if there
+    is none.
+    """
+    from ofp_platform.decisions.ready_bundles import ReadyBundles
+    from ofp_platform.decisions.redeciding import ReplayTally, redecide
+
+    tally = ReplayTally()
+    with resolve(home, profile).open_plane("auditor") as plane:
+        load = ReadyBundles(plane.objects).load
+        _over_span(plane, limit, "Deciding again", lambda page: redecide(page, load, tally))
+    if not tally.decisions:
+        raise CommandRefused("the plane has decided on nothing in the run of the profile: there is nothing to make again")
+    shown = tally.differences[:_MOST_SHOWN]
+    lines = [f"{tally.decisions:,} decisions made again: {tally.equal:,} are equal to the last byte"]
+    lines += [line for one in shown for line in item(one.decision_id, one.words)]
+    facts = {"decisions": tally.decisions, "equal": tally.equal, "differing": len(tally.differences), "first": shown}
+    print_facts(facts, lines, as_json=json)
+    if tally.equal != tally.decisions:
+        raise typer.Exit(1)
+
+
+@app.command("whatif", short_help="Show which decisions another bundle or mode would flip.")
+def what_if(
+    bundle: Annotated[
+        str | None,
+        typer.Option("--bundle", metavar="NAME:DIGEST", help="A published bundle that decides instead.", show_default=False),
+    ] = None,
+    mode: Annotated[Mode | None, typer.Option("--mode", help="The mode that is applied instead.", show_default=False)] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most this many of the oldest; default: all.", show_default=False)
+    ] = None,
+    json: AsJson = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Decide on past events by another bundle or in another mode, on the vectors that were served, and show which decisions flip:
+    from what to what, and whether RULE, MODEL or POSTURE does it. Nothing is written or done.
+    """
+    from ofp_platform.decisions.ready_bundles import ReadyBundles
+    from ofp_platform.decisions.what_if import Alternative, WhatIf
+
+    if bundle is None and mode is None:
+        raise CommandRefused("say what is otherwise: --bundle NAME:DIGEST, --mode MODE, or both")
+    with resolve(home, profile).open_plane("auditor") as plane:
+        load = ReadyBundles(plane.objects).load
+        other = None if bundle is None else load(_named(bundle))
+        trial = WhatIf(Alternative(other, mode), load)
+        _over_span(plane, limit, "Deciding otherwise", trial.look_at)
+    tally = trial.tally
+    looked_at = tally.same + len(tally.flips) + tally.untold.total()
+    if not looked_at:
+        raise CommandRefused("the plane has decided on nothing in the run of the profile: there is nothing to compare with")
+    changes = [f"{count:,} from {before} to {after}" for (before, after), count in sorted(tally.by_change.items())]
+    lines = [f"{looked_at:,} decisions: {tally.same:,} as they are, {len(tally.flips):,} flip"]
+    lines += changes
+    lines += [f"{count:,} by {cause}" for cause, count in sorted(tally.by_cause.items())]
+    lines += [f"{count:,} cannot be told: {reason}" for reason, count in sorted(tally.untold.items())]
+    for flip in tally.flips[:_MOST_SHOWN]:
+        causes = ", ".join(flip.causes)
+        lines += item(flip.event_id, f"{flip.before} -> {flip.after}", causes, f"score {flip.score_before} -> {flip.score_after}")
+    facts = {
+        "decisions": looked_at,
+        "same": tally.same,
+        "flips": tally.flips if json else len(tally.flips),
+        "by_cause": {cause.value: count for cause, count in sorted(tally.by_cause.items())},
+        "untold": dict(sorted(tally.untold.items())),
+    }
+    print_facts(facts, lines, as_json=json)
+
+
+def _over_span(plane: Plane, limit: int | None, words: str, look_at: Callable[[list[PastDecision]], None]) -> None:
+    """Show a step all decisions of the run, a page at a time."""
+    from ofp_platform.decisions.decided_span import DecidedSpan
+    from ofp_platform.decisions.event_reader import EventReader
+    from ofp_platform.storage.decision_records import count_loop_decisions, decided_event_types
+
+    pins = plane.profile.context_pins
+    with plane.pool.connection() as connection:
+        count = count_loop_decisions(connection, pins)
+        event_types = decided_event_types(connection, pins)
+    left = count if limit is None else min(limit, count)
+    with bar(Console(stderr=True), words, left) as advance:
+        for event_type in event_types:
+            reader = EventReader(plane.archived_log, pins, event_type, plane.profile.clock_skew_us)
+            for page in DecidedSpan(plane.pool, plane.objects, reader).pages(None, plane.log.ends()):
+                part = page[:left]
+                look_at(part)
+                advance(len(part))
+                left -= len(part)
+                if not left:
+                    return
+
+
+def _named(text: str) -> Any:
+    from ofp_platform.vocabulary.loop.bundle import BundleRef
+
+    name, _, digest = text.partition(":")
+    if not is_digest(digest):
+        raise CommandRefused(f"{text[:100]}: a bundle is named NAME:DIGEST, with the 64 hex digits of `ofp bundle list`")
+    return BundleRef(bundle_name=name, digest=digest)
+
+
+_Again = tuple[dict[str, Any] | None, str | None]
+
+
+def _by_rule(plane: Plane, record: DecisionRecord) -> _Again:
+    """What the stored rule gives, and what is wrong; None: nothing."""
+    from ofp_platform.decisions.redecision import NotRedecided, decide_again
+    from ofp_platform.online.serving.snapshot_store import SnapshotStore
+    from ofp_platform.storage.evidence import read_evidence
+    from ofp_platform.vocabulary.serving import SnapshotRecord
+
+    assert record.rule is not None
+    assert record.feature_snapshot_hash is not None
+    with plane.pool.connection() as connection:
+        rule_text = read_evidence(connection, [record.rule.digest]).get(record.rule.digest)
+    served = SnapshotStore(plane.pool, plane.objects).load(record.feature_snapshot_hash, plane.is_own)
+    try:
+        again = decide_again(record, SnapshotRecord.model_validate_json(served), rule_text)
+    except NotRedecided as error:
+        return None, str(error)
+    return {"score": again.score, "outcome": again.outcome.value}, None if again.equal else _MISMATCH
+
+
+def _by_bundle(plane: Plane, record: DecisionRecord, stored: str) -> _Again:
+    """What the bundle gives, and what is wrong; None: nothing."""
+    import orjson
+
+    from ofp_platform.decisions.decided_span import PastDecision
+    from ofp_platform.decisions.event_reader import ReadEvent
+    from ofp_platform.decisions.ready_bundles import ReadyBundles
+    from ofp_platform.decisions.redeciding import ReplayTally, redecide
+    from ofp_platform.log.port import UnreadableRecord
+    from ofp_platform.log.record_lookup import record_at
+    from ofp_platform.storage.snapshot_records import read_records
+    from ofp_platform.vocabulary.times import parse_time
+
     at = record.event_position
-    return [
+    found_record = record_at(plane.archived_log, plane.archive, at.partition_id, str(at.offset))
+    if isinstance(found_record, UnreadableRecord):
+        return None, f"the record at {at.partition_id}:{at.offset} is no event"
+    envelope = found_record.envelope
+    event = ReadEvent(at, envelope.event_id, parse_time(envelope.ts_utc), dict(envelope.payload))
+    name = record.feature_snapshot_hash
+    hashed = None if name is None else read_records(plane.pool, plane.objects, [name], record.context_pins).get(name)
+    past = PastDecision(stored, orjson.loads(stored), event, None if hashed is None else hashed["values"])
+    tally = ReplayTally()
+    redecide([past], ReadyBundles(plane.objects).load, tally)
+    if tally.differences:
+        return None, tally.differences[0].words
+    return {"score": record.score, "outcome": record.outcome.value}, None
+
+
+def _lines(record: DecisionRecord, submitted_by: str | None) -> list[str]:
+    at = record.event_position
+    lines = [
         f"decision     {record.decision_id}",
         f"event        {record.event_type} {record.event_id}, {at.partition_id}:{at.offset}",
         f"as of        {record.as_of_time_utc}",
-        f"snapshot     {record.feature_snapshot_hash}",
-        f"rule         {record.rule.rule_name} {record.rule.rule_version}, {record.rule.digest}",
+        f"snapshot     {record.feature_snapshot_hash or 'none: it was decided without'}",
+    ]
+    if record.rule is not None:
+        lines.append(f"rule         {record.rule.rule_name} {record.rule.rule_version}, {record.rule.digest}")
+    elif record.posture is not None:
+        bundle, under = record.bundle, record.posture
+        lines.append(
+            "bundle       none was in force"
+            if bundle is None
+            else f"bundle       {bundle.bundle.bundle_name}, {bundle.bundle.digest}, step {bundle.sequence} of its registry"
+        )
+        lowered = "" if under.lowered is None else f", lowered to {under.applied}: {under.lowered}"
+        lines.append(f"posture      {under.in_force.mode}{lowered}")
+        lines.append(f"reasons      {', '.join(record.reason_codes or ()) or 'none'}")
+    lines += [
         f"decided      {record.outcome.value}, score {record.score}, at {record.decided_at_utc}",
         f"recorded by  {submitted_by or 'a decision service of this installation'}",
     ]
+    return lines

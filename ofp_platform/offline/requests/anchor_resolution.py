@@ -11,8 +11,8 @@ from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.storage.decision_records import decision_ids_in, ids_by_basis, read_decisions
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 
 _PAGE = 10_000
@@ -47,6 +47,8 @@ def named_anchors(pool: Pool, pins: ContextPins, basis: ReplayBasis, decision_id
             field = f"decision_ids.{index}"
             if record is None or record.context_pins != pins:
                 raise _refusal(field, "no such decision of this run is recorded")
+            if record.input_basis is None:
+                raise _refusal(field, "this decision was made without a vector: there is nothing to rebuild")
             if not basis.contains_end(record.input_basis):
                 raise _refusal(field, "the basis that this decision recorded does not lie inside the replay basis")
     return tuple(sorted(decision_ids))

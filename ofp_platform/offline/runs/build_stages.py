@@ -291,7 +291,7 @@ def _served_snapshots(build_context: BuildContext, pins: ContextPins, decision_i
     with replaying("as_of_basis"):
         with build_context.pool.connection() as connection:
             decisions = read_decisions(connection, decision_ids)
-        hashes = {decision_id: record.feature_snapshot_hash for decision_id, record in decisions.items()}
+        hashes = {name: record.vector.snapshot_hash for name, record in decisions.items() if record.vector is not None}
         snapshots = read_records(build_context.pool, build_context.objects, list(hashes.values()), pins)
     return {decision_id: snapshots[name] for decision_id, name in hashes.items() if name in snapshots}
 
@@ -301,14 +301,16 @@ def _decisions(build_context: BuildContext, plan: BuildPlan) -> Iterator[Recorde
         with build_context.pool.connection() as connection:
             page = read_decisions(connection, plan.decisions[start : start + _PAGE])
         for decision_id, record in page.items():
+            if record.vector is None:  # no plan names one: there is nothing to know
+                raise BuildRefused(BuildReason.PARITY_ANCHOR_UNRESOLVED, f"decision {decision_id} has no vector", "decisions")
             yield RecordedDecision(
                 decision_id=decision_id,
                 event_type=record.event_type,
                 event_id=record.event_id,
                 as_of=parse_time(record.as_of_time_utc),
-                basis=record.input_basis,
+                basis=record.vector.input_basis,
                 position=(record.event_position.partition_id, record.event_position.offset),
-                graph_version=record.graph_version,
+                graph_version=record.vector.graph_version,
             )
 
 

@@ -12,15 +12,15 @@ from ofp_platform.vocabulary.envelope import EventType
 from ofp_platform.vocabulary.identity import ContextPins, KeyType
 from ofp_platform.vocabulary.loop.eval_report import Thresholds
 from ofp_platform.vocabulary.loop.exact_model import FieldName
+from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.model import Digest, Model, Name, SafeIdentifier, Time
 from ofp_platform.vocabulary.observed_keys import KeySource
 from ofp_platform.vocabulary.offline.build_intent import Integer
-from ofp_platform.vocabulary.offline.decision_record import Outcome
 from ofp_platform.vocabulary.offline.run_facts import TrafficMode
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.serving import Count, FeatureDefinitionSet, FeatureGroupRef, GroupVersion, Version
 
-ReasonCode = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,62}$", description="as in CARD_VELOCITY")]
+ReasonCode = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]{0,126}$", description="as in CARD_VELOCITY")]
 Number = Integer | Annotated[str, Field(pattern=r"^-?[0-9]{1,30}\.[0-9]{1,18}$")]
 
 
@@ -53,7 +53,7 @@ class Guardrail(Model):
     """A rule: where all comparisons hold, no milder outcome than this comes of it, and its code is among the reasons."""
 
     reason_code: ReasonCode
-    outcome: Annotated[Literal[Outcome.REVIEW, Outcome.DECLINE], Field(strict=False)]
+    outcome: Literal[Outcome.REVIEW, Outcome.DECLINE]
     all_of: tuple[Comparison, ...] = Field(strict=False, min_length=1)
 
 

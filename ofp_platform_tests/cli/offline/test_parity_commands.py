@@ -15,7 +15,7 @@ from ofp_platform.online.serving.snapshot_store import SnapshotStore
 from ofp_platform.storage.decision_records import append_decisions
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform_tests.cli.program import Ofp
 from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO
 

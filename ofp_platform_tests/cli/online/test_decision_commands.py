@@ -8,7 +8,7 @@ import pytest
 
 from ofp_platform.cli.demo.replay import project_available
 from ofp_platform.storage.decision_records import append_decisions, decision_ids_in, read_decisions
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform_tests.cli.conftest import OfflinePlane
 
 

@@ -18,7 +18,7 @@ from ofp_platform.api.build_examples import intent_example, run_example
 from ofp_platform.api.examples import decision_example
 from ofp_platform.cli.processes import ofp_command
 from ofp_platform.client import OfpClient
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
 from ofp_platform_tests.api.fake_port import HASH
 from ofp_platform_tests.api.keys import KEY, principal, write_principals
 from ofp_platform_tests.api.test_server import running

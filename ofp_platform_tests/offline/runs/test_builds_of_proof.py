@@ -18,9 +18,9 @@ from ofp_platform.online.state.projection import ProjectionRow
 from ofp_platform.storage.decision_records import append_decisions
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
 from ofp_platform_tests.oracle.labelled_plane import FACTS, LabelledPlane
 from ofp_platform_tests.oracle.published import published_manifests
 

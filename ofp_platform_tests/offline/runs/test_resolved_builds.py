@@ -16,11 +16,11 @@ from ofp_platform.offline.requests.intent_file import parse_intent
 from ofp_platform.offline.runs.builder import build
 from ofp_platform.registry.pack import shipped_pack_text
 from ofp_platform.storage.decision_records import read_decisions
+from ofp_platform.vocabulary.loop.decision_record import decision_id
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
-from ofp_platform.vocabulary.offline.decision_record import decision_id
 from ofp_platform.vocabulary.offline.feature_engine import FeatureEngine
 from ofp_platform.vocabulary.times import parse_time
 from ofp_platform_tests.offline.runs.test_builder import built, manifest_of

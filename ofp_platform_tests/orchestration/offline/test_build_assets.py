@@ -44,9 +44,9 @@ from ofp_platform.registry.compile import compile_pack
 from ofp_platform.storage.decision_records import append_decisions
 from ofp_platform.storage.governance_facts import read_facts
 from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.build_intent import intent_wire
 from ofp_platform.vocabulary.offline.build_run import RunState
-from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.offline.parity_record import Correction
 from ofp_platform.vocabulary.times import format_time, parse_time

@@ -1,0 +1,103 @@
+"""The decisions of the plane on a span of the log, each with everything that it was made from, a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from ofp_platform.decisions.event_reader import EventReader, ReadEvent
+from ofp_platform.storage.decision_records import loop_decisions_on
+from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.storage.snapshot_records import read_records
+from ofp_platform.vocabulary.position import Basis, order, place
+from ofp_platform.vocabulary.serving import FeatureGroupRef
+
+
+@dataclass(frozen=True)
+class PastDecision:
+    """A decision as it is stored, its event, and the values of its vector as they were hashed; None: it has none, or lost it."""
+
+    stored: str
+    content: dict[str, Any]
+    event: ReadEvent
+    by_key: list[dict[str, Any]] | None
+
+    @property
+    def decision_id(self) -> str:
+        """Of the record."""
+        return str(self.content["decision_id"])
+
+    @property
+    def is_vector_lost(self) -> bool:
+        """Whether it was made on a vector that is not stored, or damaged."""
+        return self.by_key is None and "feature_snapshot_hash" in self.content
+
+    @property
+    def groups(self) -> list[FeatureGroupRef]:
+        """The groups of its vector."""
+        return [FeatureGroupRef.model_validate(group) for group in self.content.get("feature_groups", ())]
+
+    def features(self, groups: Sequence[FeatureGroupRef]) -> dict[tuple[str, str, str], Any]:
+        """The values of its vector in these groups."""
+        asked = {(group.group_name, group.group_version) for group in groups}
+        return {
+            (group["group_name"], group["group_version"], name): value
+            for key in self.by_key or ()
+            for group in key["by_group"]
+            if (group["group_name"], group["group_version"]) in asked
+            for name, value in group["features"].items()
+        }
+
+
+class DecisionsUnread(Exception):
+    """Decisions of the span have no event in the log: the span is not whole; the text says which."""
+
+
+@dataclass(frozen=True)
+class DecidedSpan:
+    """Decisions on the events that `reader` reads, of a log with its archive in front."""
+
+    pool: Pool
+    objects: ObjectStore
+    reader: EventReader
+
+    def pages(self, begin: Basis | None, end: Basis, records: int = 4_000) -> Iterator[list[PastDecision]]:
+        """The decisions on events from `begin` (None: the oldest) up to `end`, in the order of each partition.
+
+        Raises:
+            DecisionsUnread: see there. LogError | ObjectStoreUnavailable | psycopg.Error: what has something against it.
+        """
+        ends = {part.partition_id: place(part) for part in end.partitions}
+        pins = self.reader.pins
+        at = dict(begin.by_partition()) if begin is not None else {}
+        for page in self.reader.pages(begin, records):
+            partition_id = page.next.partition_id
+            first = place(at[partition_id]) if partition_id in at else -1
+            last = min(place(page.next), ends.get(partition_id, -1))
+            at[partition_id] = page.next
+            if last <= first:
+                continue
+            with self.pool.connection() as connection:
+                rows = loop_decisions_on(
+                    connection, pins, self.reader.event_type, (self.reader.log.stream_name, partition_id), (first, last)
+                )
+            contents = [(stored, orjson.loads(stored)) for stored in rows]
+            hashes = [content["feature_snapshot_hash"] for _, content in contents if "feature_snapshot_hash" in content]
+            snapshots = read_records(self.pool, self.objects, hashes, pins) if hashes else {}
+            events = {order(event.position.offset): event for event in page.events}
+            decisions = []
+            for stored, content in contents:
+                event = events.get(order(content["event_position"]["offset"]))
+                if event is None:
+                    where = f"{partition_id}:{content['event_position']['offset']}"
+                    raise DecisionsUnread(
+                        f"decision {content['decision_id']} is on a record at {where}, which is no {self.reader.event_type} of"
+                        " the run in the log"
+                    )
+                hashed = snapshots.get(content.get("feature_snapshot_hash", ""))
+                decisions.append(PastDecision(stored, content, event, None if hashed is None else hashed["values"]))
+            yield decisions

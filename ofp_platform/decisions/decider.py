@@ -1,0 +1,219 @@
+"""The decider: reads traffic in the order of the log, decides on each event by what is in force, and records each decision once.
+
+What a step decided, its messages on the stream of decisions and the decider's place in the log are one transaction, which holds
+posture and bundles as they are: a change that is committed before it makes the step decide again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from psycopg import Connection
+
+from ofp_platform.decisions.deciding import ReadyBundle
+from ofp_platform.decisions.event_reader import EventReader, ReadEvent, ReadPage, moved
+from ofp_platform.decisions.loop_records import Circumstances, loop_record
+from ofp_platform.decisions.lowering import Decided, VectorSource, decide_lowering
+from ofp_platform.ingress.own_streams import Message, append_messages
+from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.storage.decider_places import move_place, read_places
+from ofp_platform.storage.decision_records import append_decisions, events_decided
+from ofp_platform.storage.postgres import Pool
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.loop.bundle import BundleInForce, BundleRef, Slot
+from ofp_platform.vocabulary.loop.decision_record import DECISION, DecidedUnder, DecisionRecord
+from ofp_platform.vocabulary.loop.outcome import Outcome
+from ofp_platform.vocabulary.loop.posture import PostureInForce
+from ofp_platform.vocabulary.position import Basis, PartitionBasis
+from ofp_platform.vocabulary.serving import GetFeaturesRequest
+
+_MOST_CHANGES = 100
+
+
+class InForce(NamedTuple):
+    """Posture and bundles at one moment; a slot without a bundle is not named."""
+
+    posture: PostureInForce
+    bundles: tuple[tuple[Slot, BundleInForce], ...]
+
+    def bundle(self, slot: Slot) -> BundleInForce | None:
+        """The bundle of a slot."""
+        return dict(self.bundles).get(slot)
+
+
+class InForceReader(Protocol):
+    """Reads what is in force."""
+
+    def read(self, connection: Connection[Any]) -> InForce:
+        """As it is now."""
+        ...
+
+    def hold(self, connection: Connection[Any]) -> InForce:
+        """As it stays until the caller's transaction ends."""
+        ...
+
+
+class PostureUnsteady(Exception):
+    """Posture or bundles changed again and again while one step was decided; nothing of it is recorded."""
+
+
+@dataclass
+class DeciderTally:
+    """Outcome of steps: decisions by outcome (of the ACTIVE slot), `shadow` ones beside, `known`: events decided on before, or
+    delivered again; `lowered`: by reason."""
+
+    decided: Counter[Outcome] = field(default_factory=Counter)
+    shadow: int = 0
+    known: int = 0
+    lowered: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: DeciderTally) -> None:
+        """Count another one in."""
+        self.decided += other.decided
+        self.shadow += other.shadow
+        self.known += other.known
+        self.lowered += other.lowered
+
+
+@dataclass(frozen=True)
+class DeciderPolicy:
+    """`fail_closed`: the outcome of FAIL_CLOSED; `deadline_seconds`: of a question to the plane; `connections`: asked at once."""
+
+    policy_rev: str
+    fail_closed: str
+    deadline_seconds: float
+    connections: int = 8
+
+
+@dataclass(frozen=True)
+class Decider:
+    """Decides on the events that `reader` reads. `ask` answers questions to the plane; `bundle_of` loads a bundle by its name;
+    `record_more` runs in the transaction of a step, with its decisions; `clock`: microseconds."""
+
+    pool: Pool
+    decisions_log: PostgresLog
+    reader: EventReader
+    ask: Callable[[GetFeaturesRequest], Any]
+    in_force: InForceReader
+    bundle_of: Callable[[BundleRef], ReadyBundle]
+    policy: DeciderPolicy
+    clock: Callable[[], int]
+    record_more: Callable[[Connection[Any], Sequence[DecisionRecord]], None] = lambda connection, records: None
+
+    @property
+    def pins(self) -> ContextPins:
+        """The run."""
+        return self.reader.pins
+
+    def place(self) -> Basis | None:
+        """How far it has come; None: nothing is decided on yet."""
+        with self.pool.connection() as connection:
+            return read_places(connection, self.pins, self.reader.log.stream_name)
+
+    async def decide_available(self, begin: Basis | None = None, *, records: int = 500) -> DeciderTally:
+        """Decide on what the log holds behind its place, as it is now. `begin`: where it begins if it has none; None: at the
+        oldest record.
+
+        Raises:
+            PlaceMoved: another decider of the run is at work. PostureUnsteady: see there.
+            LogError | psycopg.Error: the log or the database has something against it; what was recorded is.
+        """
+        total = DeciderTally()
+        recorded_place = await asyncio.to_thread(self.place)
+        place = recorded_place or begin
+        for page in self.reader.pages(place, records):
+            known_parts = {} if recorded_place is None else recorded_place.by_partition()
+            total.add(await self._step(page, known_parts.get(page.next.partition_id)))
+            recorded_place = moved(recorded_place, self.reader.log.stream_name, page.next)
+        return total
+
+    async def _step(self, page: ReadPage, before: PartitionBasis | None) -> DeciderTally:
+        """Decide on one page of a partition, and record all of it."""
+        events, known = await asyncio.to_thread(self._undecided, page.events)
+        sources = {event.event_id: VectorSource(self.ask, self.pins, self.policy.deadline_seconds) for event in events}
+        in_force = await asyncio.to_thread(self._read_in_force)
+        for _ in range(_MOST_CHANGES):
+            records = await self._records(events, in_force, sources)
+            changed = await asyncio.to_thread(self._commit, page, before, in_force, records)
+            if changed is None:
+                return _tally(records, known)
+            in_force = changed
+        raise PostureUnsteady(f"posture or bundles changed {_MOST_CHANGES} times while {len(events)} events were decided on")
+
+    def _read_in_force(self) -> InForce:
+        with self.pool.connection() as connection:
+            return self.in_force.read(connection)
+
+    def _undecided(self, events: Sequence[ReadEvent]) -> tuple[list[ReadEvent], int]:
+        """The events that nobody decided on, each once, and how many are left out."""
+        by_id: dict[str, ReadEvent] = {}
+        for event in events:
+            by_id.setdefault(event.event_id, event)
+        with self.pool.connection() as connection:
+            decided_ids = events_decided(connection, self.pins, self.reader.event_type, list(by_id))
+        undecided = [event for name, event in by_id.items() if name not in decided_ids]
+        return undecided, len(events) - len(undecided)
+
+    async def _records(
+        self, events: Sequence[ReadEvent], in_force: InForce, sources: dict[str, VectorSource]
+    ) -> list[DecisionRecord]:
+        turns = asyncio.Semaphore(self.policy.connections)
+
+        async def decide(slot: Slot, bundle: BundleInForce | None, event: ReadEvent) -> DecisionRecord:
+            async with turns:
+                ready = None if bundle is None else await asyncio.to_thread(self.bundle_of, bundle.bundle)
+                decided = await decide_lowering(
+                    ready, in_force.posture.mode, event, sources[event.event_id], self.policy.fail_closed
+                )
+            return self._record(slot, bundle, in_force.posture, event, decided)
+
+        active, shadow = in_force.bundle(Slot.ACTIVE), in_force.bundle(Slot.SHADOW)
+        slots: list[tuple[Slot, BundleInForce | None]] = [(Slot.ACTIVE, active)]
+        if active is not None and shadow is not None and shadow.bundle != active.bundle:  # of one bundle it would be one decision
+            slots.append((Slot.SHADOW, shadow))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(decide(slot, bundle, event)) for slot, bundle in slots for event in events]
+        return [task.result() for task in tasks]
+
+    def _record(
+        self, slot: Slot, bundle: BundleInForce | None, posture: PostureInForce, event: ReadEvent, decided: Decided
+    ) -> DecisionRecord:
+        circumstances = Circumstances(self.pins, self.reader.event_type, self.policy.policy_rev, slot, bundle)
+        under = DecidedUnder(
+            in_force=posture, applied=decided.mode, lowered=decided.lowered, fail_closed=Outcome(self.policy.fail_closed)
+        )
+        return loop_record(event, circumstances, under, decided.answer, decided.verdict, self.clock())
+
+    def _commit(
+        self, page: ReadPage, before: PartitionBasis | None, in_force: InForce, records: Sequence[DecisionRecord]
+    ) -> InForce | None:
+        """Record a step; or what is in force now, if that is something else: then nothing is recorded."""
+        messages = [Message(DECISION, record.decision_id, self.pins, record.decided_at_utc, record) for record in records]
+        with self.pool.connection() as connection:
+            with connection.transaction():
+                held = self.in_force.hold(connection)
+                if held != in_force:
+                    return held
+                move_place(connection, self.pins, self.reader.log.stream_name, before, page.next)
+                append_messages(connection, self.decisions_log, messages)
+                append_decisions(connection, records)
+                self.record_more(connection, records)
+            if messages:
+                self.decisions_log.tell(connection)
+        return None
+
+
+def _tally(records: Sequence[DecisionRecord], known: int) -> DeciderTally:
+    active = [record for record in records if record.slot is Slot.ACTIVE]
+    return DeciderTally(
+        decided=Counter(record.outcome for record in active),
+        shadow=len(records) - len(active),
+        known=known,
+        lowered=Counter(
+            record.posture.lowered.value for record in active if record.posture is not None and record.posture.lowered is not None
+        ),
+    )

@@ -1,0 +1,175 @@
+"""decide(event, vector, bundle, posture): a pure function, so that whoever has its arguments gets the same decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ofp_platform.decisions.guardrails import fired
+from ofp_platform.scoring.compiled_model import CompiledModel
+from ofp_platform.scoring.inputs import FeatureName, InputUnfit, as_rows, read_inputs
+from ofp_platform.vocabulary.decimals import format_decimal
+from ofp_platform.vocabulary.loop.bundle import Bundle, BundleRef, Guardrail
+from ofp_platform.vocabulary.loop.decision_record import MOST_REASON_CODES
+from ofp_platform.vocabulary.loop.exact_model import ExactModel
+from ofp_platform.vocabulary.loop.outcome import Outcome
+from ofp_platform.vocabulary.loop.posture import MASKS, Mode
+from ofp_platform.vocabulary.serving import FeatureGroupRef, KeyValues
+
+Features = Mapping[FeatureName, Any]
+POSTURE_CODES = {Mode.HOLD: "POSTURE_HOLD", Mode.FAIL_CLOSED: "POSTURE_FAIL_CLOSED"}
+"""The one reason of a decision that the posture makes alone."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was decided. `score`: as the model says it, a decimal; None where none scored. The weightiest reason first."""
+
+    outcome: Outcome
+    score: str | None
+    reason_codes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ReadyBundle:
+    """A bundle with its model, compiled; `model`: None where it has none."""
+
+    bundle: Bundle
+    model: ExactModel | None
+
+    @property
+    def ref(self) -> BundleRef:
+        """How decisions name it."""
+        return self.bundle.ref
+
+    @cached_property
+    def compiled(self) -> CompiledModel | None:
+        """The model, ready to score."""
+        return None if self.model is None else CompiledModel(self.model)
+
+    @cached_property
+    def required_groups(self) -> tuple[FeatureGroupRef, ...]:
+        """Its groups without the optional ones."""
+        return tuple(group for group in self.bundle.groups if group not in self.bundle.optional_groups)
+
+    def groups_under(self, mode: Mode) -> tuple[FeatureGroupRef, ...]:
+        """The groups that a mode lets it ask for."""
+        match MASKS[mode].groups:
+            case "all":
+                return self.bundle.groups
+            case "required":
+                return self.required_groups
+            case "none":
+                return ()
+
+
+def features_of(by_key: Iterable[KeyValues], groups: Iterable[FeatureGroupRef]) -> dict[FeatureName, Any]:
+    """The values of a vector by group, version and name; of these groups alone."""
+    asked = {(group.group_name, group.group_version) for group in groups}
+    return {
+        (group.group_name, group.group_version, name): value
+        for key in by_key
+        for group in key.by_group
+        if (group.group_name, group.group_version) in asked
+        for name, value in group.features.items()
+    }
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one event: the features of its vector, as far as the mode lets them decide, its payload, its time
+    (microseconds).
+    """
+
+    features: Features
+    payload: Mapping[str, Any]
+    ts: int
+
+
+def decide(ready: ReadyBundle | None, mode: Mode, evidence: Evidence, fail_closed: str) -> Verdict:
+    """Decide on one event, as `decide_many` does.
+
+    Raises:
+        InputUnfit: a value that the bundle cannot read. A mode below decides without it.
+    """
+    [verdict] = decide_many(ready, mode, [evidence], fail_closed)
+    if isinstance(verdict, InputUnfit):
+        raise verdict
+    return verdict
+
+
+def decide_many(
+    ready: ReadyBundle | None, mode: Mode, events: Sequence[Evidence], fail_closed: str
+) -> list[Verdict | InputUnfit]:
+    """Decide on each event. `ready`: None where no bundle is in force, which no mode above HOLD survives; `fail_closed`: the
+    outcome of FAIL_CLOSED. In place of a verdict, why the bundle cannot read the event.
+    """
+    mask = MASKS[mode]
+    if mask.outcomes != "decided":
+        outcome = Outcome.REVIEW if mask.outcomes == "review" else Outcome(fail_closed)
+        return [Verdict(outcome, None, (POSTURE_CODES[mode],))] * len(events)
+    assert ready is not None
+    compiled = ready.compiled if mask.model else None
+    verdicts: list[Verdict | InputUnfit] = []
+    readable: list[tuple[int, list[Guardrail]]] = []
+    rows: list[tuple[list[int], list[bool]]] = []
+    for place, evidence in enumerate(events):
+        try:
+            rules = fired(ready.bundle.guardrails, evidence.features, evidence.payload)
+            if compiled is not None:
+                rows.append(read_inputs(compiled.model.inputs, evidence.features, evidence.payload, evidence.ts))
+        except InputUnfit as unfit:
+            verdicts.append(unfit)
+            continue
+        verdicts.append(_verdict(rules, None, None))
+        readable.append((place, rules))
+    if compiled is not None and rows:
+        scored_rows = _score_rows(compiled, ready, rows)
+        for (place, rules), scored in zip(readable, scored_rows, strict=True):
+            verdicts[place] = _verdict(rules, scored, compiled)
+    return verdicts
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A scaled score, what the thresholds say of it (None: nothing), and the share of each input where they say something."""
+
+    score: int
+    outcome: Outcome | None
+    shares: list[int]
+
+
+def _score_rows(compiled: CompiledModel, ready: ReadyBundle, rows: Sequence[tuple[list[int], list[bool]]]) -> list[_Scored]:
+    assert ready.bundle.model is not None
+    thresholds = ready.bundle.model.thresholds
+    values, present = as_rows(rows)
+    scores = compiled.scores(values, present)
+    alerted = scores >= thresholds.review_from
+    shares = iter(compiled.shares(values[alerted], present[alerted]).tolist())
+    scored_rows = []
+    for score, is_alerted in zip(scores.tolist(), alerted.tolist(), strict=True):
+        outcome = Outcome.DECLINE if score >= thresholds.decline_from else Outcome.REVIEW
+        scored_rows.append(_Scored(score, outcome, next(shares)) if is_alerted else _Scored(score, None, []))
+    return scored_rows
+
+
+def _verdict(rules: Sequence[Guardrail], scored: _Scored | None, compiled: CompiledModel | None) -> Verdict:
+    outcomes: list[Outcome] = [rule.outcome for rule in rules]
+    codes = [rule.reason_code for rule in sorted(rules, key=lambda rule: -rule.outcome.severity)]
+    score: str | None = None
+    if scored is not None and compiled is not None:
+        score = format_decimal(scored.score, compiled.model.score_scale)
+        if scored.outcome is not None:
+            outcomes.append(scored.outcome)
+        # the greatest share first; of equal ones, in the order of the inputs
+        ranked = sorted(range(len(scored.shares)), key=lambda place: (-scored.shares[place], place))
+        codes += [reason_code(compiled.model.inputs[place].name) for place in ranked if scored.shares[place] > 0]
+    outcome = max(outcomes, key=lambda one: one.severity, default=Outcome.APPROVE)
+    return Verdict(outcome, score, tuple(dict.fromkeys(codes))[:MOST_REASON_CODES])
+
+
+def reason_code(input_name: str) -> str:
+    """The code of an input that spoke for the outcome."""
+    return input_name.upper()
