@@ -53,7 +53,7 @@ class Guardrail(Model):
     """A rule: where all comparisons hold, no milder outcome than this comes of it, and its code is among the reasons."""
 
     reason_code: ReasonCode
-    outcome: Annotated[Literal[Outcome.REVIEW, Outcome.DECLINE], Field(strict=False)]
+    outcome: Literal[Outcome.REVIEW, Outcome.DECLINE]
     all_of: tuple[Comparison, ...] = Field(strict=False, min_length=1)
 
 
