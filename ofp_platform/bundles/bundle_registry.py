@@ -37,6 +37,7 @@ from ofp_platform.vocabulary.loop.bundle import (
     BUNDLE_EVENTS,
     Bundle,
     BundleEvent,
+    BundleMessage,
     BundleRef,
     BundleScope,
     BundleStep,
@@ -166,7 +167,8 @@ class BundleRegistry:
             reason=reason,
             at_utc=format_time(at),
         )
-        message = Message(BUNDLE_EVENTS[event.step], event.message_id, pins, event.at_utc, event)
+        payload = BundleMessage(**dict(event), scenario_run_id=pins.scenario_run_id or pins.run_id)
+        message = Message(BUNDLE_EVENTS[event.step], event.message_id, pins, event.at_utc, payload)
         [position] = append_messages(connection, self.control, [message])
         append_bundle_event(connection, event, position)
         append_facts_with(connection, [_fact(event, self.control.stream_name)])
