@@ -114,6 +114,8 @@ TABLES: dict[str, TableRights] = {
     "run_ask": TableRights(Rows.APPENDED, {_INGRESS: ADD, _OFFLINE: READ}, of_a_run=True),
     "run_ask_outcome": TableRights(Rows.APPENDED, {_INGRESS: READ, _OFFLINE: READ}),
     "run_status": TableRights(Rows.APPENDED, _EVERYBODY_READS, of_a_run=True),
+    # the bundles in force, which the owner puts there
+    "bundle_event": TableRights(Rows.APPENDED, {_SERVING: READ, _OFFLINE: READ, _DECIDER: READ, _EXECUTOR: READ}, of_a_run=True),
     "log_head_sighting": TableRights(Rows.CHANGED, _EVIDENCE_OF_A_SHARD),
     "log_following_record": TableRights(Rows.WALLED, {**_EVIDENCE_OF_A_SHARD, _PROJECTOR: ADD, _OFFLINE: ADD}),
     "log_accepted_gap": TableRights(Rows.WALLED, _EVERYBODY_READS),

@@ -164,6 +164,12 @@ class Retention(Model):
         return parse_duration(self.accesses)
 
 
+class BundlePolicy(Model):
+    """Who may put a bundle in force."""
+
+    four_eyes: bool = Field(default=True, description="whether who approves a bundle is another than who published it")
+
+
 class ClassMapRef(Model):
     """A class map in a file, by its digest (`ofp ingress class-map FILE` prints it): a file that was changed is refused."""
 
@@ -240,6 +246,9 @@ class Profile(Model):
     builds: BuildLimits = BuildLimits()
     thresholds: Thresholds = Thresholds()
     retention: Retention = Retention()
+    bundles: BundlePolicy | None = Field(
+        default=None, description="who may put a bundle in force; none: who approves one is another than who published it"
+    )
 
     @model_validator(mode="after")
     def _tiers_of_policy(self) -> Self:

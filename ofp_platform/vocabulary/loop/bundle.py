@@ -187,6 +187,14 @@ class BundleEvent(Model):
         return digest_of(self.wire())
 
 
+class BundleMessage(BundleEvent):
+    """A step as it stands on control. `scenario_run_id`: by which control places its messages; of a run that is none of a
+    scenario, its run_id.
+    """
+
+    scenario_run_id: SafeIdentifier
+
+
 class BundleInForce(Model):
     """The bundle in force in a scope, since which step of the registry, and where control says so."""
 

@@ -1,5 +1,5 @@
 """Governance facts: builds that ended, datasets superseded, runs of Dagster that failed, ids adjudicated, packs put live,
-records of ingress sent again."""
+records of ingress sent again, steps in the life of bundles."""
 
 from __future__ import annotations
 
@@ -127,12 +127,39 @@ class QuarantineReplayed(_Fact):
     at_utc: Time
 
 
-GovernanceFact = BuildCompleted | BuildFailed | BuildSuperseded | RunFailed | IdAdjudicated | PackOperation | QuarantineReplayed
+class BundleStepTaken(_Fact):
+    """A step in the life of a bundle, as control says it."""
+
+    fact: Literal["bundle_step"] = "bundle_step"
+    stream_name: StreamName = Field(description="the stream of control")
+    context_pins: ContextPins
+    sequence: Count
+    step: Literal["PUBLISHED", "APPROVED", "ACTIVATED", "ROLLED_BACK", "RETIRED"]
+    bundle_name: Name
+    bundle_digest: Digest
+    scope: str | None = Field(description="environment/mode/slot, where the step is of one")
+    replaces: Digest | None = Field(description="of the bundle that was in force there before")
+    actor: Identifier
+    reason: str = Field(min_length=1, max_length=1000)
+    at_utc: Time
+
+
+GovernanceFact = (
+    BuildCompleted
+    | BuildFailed
+    | BuildSuperseded
+    | RunFailed
+    | IdAdjudicated
+    | PackOperation
+    | QuarantineReplayed
+    | BundleStepTaken
+)
 FACT: TypeAdapter[GovernanceFact] = TypeAdapter(Annotated[GovernanceFact, Field(discriminator="fact")])
 FACTS = (
     "build_completed",
     "build_failed",
     "build_superseded",
+    "bundle_step",
     "dagster_run_failed",
     "id_adjudicated",
     "pack_operation",
@@ -141,13 +168,15 @@ FACTS = (
 
 
 def subject(fact: GovernanceFact) -> str:
-    """The build, the run, the operation or the event id that a fact is about."""
+    """The build, the run, the operation, the bundle or the event id that a fact is about."""
     if isinstance(fact, PackOperation):
         return fact.operation_id
     if isinstance(fact, IdAdjudicated):
         return fact.adjudication.event_id
     if isinstance(fact, QuarantineReplayed):
         return f"quarantine/{fact.quarantine_id}"
+    if isinstance(fact, BundleStepTaken):
+        return fact.bundle_digest
     return fact.run_id if isinstance(fact, RunFailed) else fact.request_id
 
 
@@ -162,6 +191,8 @@ def gist(fact: GovernanceFact) -> str:
             return _line(fact.step, way, fact.refusal or f"{fact.actor}: {fact.reason}")
         case QuarantineReplayed():
             return _line(fact.set_aside_for, fact.outcome, f"{fact.actor}: {fact.reason}")
+        case BundleStepTaken():
+            return _line(fact.step, fact.bundle_name, fact.scope, f"{fact.actor}: {fact.reason}")
         case RunFailed():
             return _line(fact.job_name, fact.partition, *fact.reasons[:1] or (fact.error,))
         case BuildFailed():

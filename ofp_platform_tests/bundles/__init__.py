@@ -1,0 +1,1 @@
+"""Bundles: their files, their steps, what is in force."""
