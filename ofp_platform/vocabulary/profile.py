@@ -20,6 +20,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from ofp_platform.vocabulary.canonical import digest_of, jcs_bytes, sha256_hex
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.loop.posture import PosturePolicy
 from ofp_platform.vocabulary.model import Digest, Model
 from ofp_platform.vocabulary.position import StreamName
 from ofp_platform.vocabulary.raw_identifier import raw_identifier_in, redact
@@ -240,6 +241,9 @@ class Profile(Model):
     builds: BuildLimits = BuildLimits()
     thresholds: Thresholds = Thresholds()
     retention: Retention = Retention()
+    posture: PosturePolicy | None = Field(
+        default=None, description="when who decides leaves NORMAL, by which signals; none: operators alone hold and release modes"
+    )
 
     @model_validator(mode="after")
     def _tiers_of_policy(self) -> Self:

@@ -85,8 +85,8 @@ class PosturePolicy(Model):
 
 
 class PostureChange(Model):
-    """A change of mode, as control says it; the last one is in force. `held`: an operator's, who alone releases it;
-    `bad_since_utc`: when something last spoke for a mode as low as this.
+    """A change of mode, or of the reasons for it, as control says it; the last one is in force. `held`: an operator's, who alone
+    releases it; `bad_since_utc`: from when quiet counts: when something last spoke for a mode as low as this, or it began.
     """
 
     kind: Literal["posture_change"] = "posture_change"
@@ -116,6 +116,14 @@ class PostureChange(Model):
     def message_id(self) -> str:
         """The id of the message on control: SHA-256 over the canonical bytes of it all."""
         return digest_of(self.wire())
+
+
+class PostureMessage(PostureChange):
+    """A change as it stands on control. `scenario_run_id`: by which control places its messages; of a run that is none of a
+    scenario, its run_id.
+    """
+
+    scenario_run_id: SafeIdentifier
 
 
 class PostureInForce(Model):

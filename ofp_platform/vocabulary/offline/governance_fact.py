@@ -1,5 +1,5 @@
 """Governance facts: builds that ended, datasets superseded, runs of Dagster that failed, ids adjudicated, packs put live,
-records of ingress sent again."""
+records of ingress sent again, modes of deciding changed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter
 
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome, QuarantineReason
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.loop.posture import Mode
 from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
 from ofp_platform.vocabulary.offline.adjudication import Adjudication
 from ofp_platform.vocabulary.offline.build_receipt import BuildOutcome
@@ -127,7 +128,31 @@ class QuarantineReplayed(_Fact):
     at_utc: Time
 
 
-GovernanceFact = BuildCompleted | BuildFailed | BuildSuperseded | RunFailed | IdAdjudicated | PackOperation | QuarantineReplayed
+class PostureChanged(_Fact):
+    """The mode in force of who decides, or the reasons for it, changed: by signals, or by an operator who holds or releases it."""
+
+    fact: Literal["posture_changed"] = "posture_changed"
+    context_pins: ContextPins
+    sequence: Count
+    message_id: Digest = Field(description="of the change, on control")
+    former_mode: Annotated[Mode, Field(strict=False)]
+    mode: Annotated[Mode, Field(strict=False)]
+    held: bool
+    reasons: tuple[str, ...] = Field(strict=False)
+    actor: Identifier
+    at_utc: Time
+
+
+GovernanceFact = (
+    BuildCompleted
+    | BuildFailed
+    | BuildSuperseded
+    | RunFailed
+    | IdAdjudicated
+    | PackOperation
+    | QuarantineReplayed
+    | PostureChanged
+)
 FACT: TypeAdapter[GovernanceFact] = TypeAdapter(Annotated[GovernanceFact, Field(discriminator="fact")])
 FACTS = (
     "build_completed",
@@ -137,6 +162,7 @@ FACTS = (
     "id_adjudicated",
     "pack_operation",
     "quarantine_replayed",
+    "posture_changed",
 )
 
 
@@ -148,6 +174,8 @@ def subject(fact: GovernanceFact) -> str:
         return fact.adjudication.event_id
     if isinstance(fact, QuarantineReplayed):
         return f"quarantine/{fact.quarantine_id}"
+    if isinstance(fact, PostureChanged):
+        return f"posture/{fact.sequence}"
     return fact.run_id if isinstance(fact, RunFailed) else fact.request_id
 
 
@@ -162,6 +190,9 @@ def gist(fact: GovernanceFact) -> str:
             return _line(fact.step, way, fact.refusal or f"{fact.actor}: {fact.reason}")
         case QuarantineReplayed():
             return _line(fact.set_aside_for, fact.outcome, f"{fact.actor}: {fact.reason}")
+        case PostureChanged():
+            way = f"{fact.former_mode} -> {fact.mode}" + (", held" if fact.held else "")
+            return _line(way, f"{fact.actor}: {'; '.join(fact.reasons)}")
         case RunFailed():
             return _line(fact.job_name, fact.partition, *fact.reasons[:1] or (fact.error,))
         case BuildFailed():
