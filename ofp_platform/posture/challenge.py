@@ -51,20 +51,21 @@ def challenge_deciders(
     connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(POSTURE_CHANNEL)))
     with connection.transaction():
         in_force = hold_posture_shared(connection, pins)
-        asked = set(live_deciders(connection, pins))
+        asked_names = set(live_deciders(connection, pins))
         add_challenge(connection, pins, nonce, actor)
     tell_of_posture(connection, pins)
     until = monotonic() + wait_seconds
     while True:
-        asked |= set(live_deciders(connection, pins))
+        asked_names |= set(live_deciders(connection, pins))
         answers = challenge_answers(connection, nonce)
-        missing = asked - {answer.answered_by for answer in answers}
+        missing = asked_names - {answer.answered_by for answer in answers}
         left_seconds = until - monotonic()
         if not missing or left_seconds <= 0:
             break
         for _ in connection.notifies(timeout=min(left_seconds, LOOK_SECONDS), stop_after=1):
             pass
-    modes: dict[int | None, Mode] = {change.sequence: change.mode for change, _ in posture_history(connection, pins, _MOST_CHANGES)}
+    changes = posture_history(connection, pins, _MOST_CHANGES)
+    modes: dict[int | None, Mode] = {change.sequence: change.mode for change, _ in changes}
     if in_force.sequence is None:
         modes[None] = in_force.mode
     right = [answer for answer in answers if _is_right(answer, in_force, modes)]

@@ -54,8 +54,8 @@ def evaluate(
     """The change that follows from a look at signals; None: everything stays. Where nothing was said before: FAIL_CLOSED, from
     where it goes up like any other.
 
-    `at`: the time of the look; `watched_since`: since when looks followed each other without a gap, for time that nobody looked at
-    was not quiet. Both in microseconds. A time before that of `previous` raises nothing and shortens no quiet time.
+    `at`: the time of the look; `watched_since`: since when looks followed each other without a gap, for time that nobody looked
+    at was not quiet. Both in microseconds. A time before that of `previous` raises nothing and shortens no quiet time.
     """
     asked = asked_mode(signals, policy)
     looked_at = {name: signals.get(name) for name in policy.signals}
@@ -76,4 +76,5 @@ def evaluate(
         return ProposedChange(mode, (f"no reason for {mode} any more", *asked.reasons), looked_at, latest)
     if at - max(bad_since, watched_since) < policy.quiet_seconds * MICROS_PER_SECOND:
         return None
-    return ProposedChange(mode.above(), (f"{policy.quiet_seconds} s without a reason for {mode}", *asked.reasons), looked_at, latest)
+    words = f"{policy.quiet_seconds} s without a reason for {mode}"
+    return ProposedChange(mode.above(), (words, *asked.reasons), looked_at, latest)

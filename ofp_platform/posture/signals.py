@@ -45,8 +45,10 @@ class Place:
 
 
 def _failed_share(health: Health) -> int | None:
-    served, failed = health.counters.get("snapshots_built"), health.counters.get("snapshot_failures")
-    return None if served is None or failed is None else failed * 1_000_000 // max(1, served + failed)
+    built_count, failure_count = health.counters.get("snapshots_built"), health.counters.get("snapshot_failures")
+    if built_count is None or failure_count is None:
+        return None
+    return failure_count * 1_000_000 // max(1, built_count + failure_count)
 
 
 def _lag(health: Health) -> int | None:
@@ -79,7 +81,7 @@ OF_SERVICE: Mapping[str, tuple[str, Callable[[Health], int | None]]] = {
 OF_TABLES: Mapping[str, tuple[str, Callable[[Place], int | None]]] = {
     "log_age_seconds": ("since the newest record of the stream of traffic, where the log is PostgreSQL", _log_age),
     "ambiguous_publishes": ("records of which nobody knows whether the log has them", _ambiguous),
-    "quarantine_ppm": ("records set aside in the last hour, of a million sent; 0 where none was: silence is log_age_seconds", _quarantine_share),
+    "quarantine_ppm": ("records set aside in the last hour, of a million sent; 0 where none was sent", _quarantine_share),
 }
 """The same, read of tables."""
 
@@ -90,12 +92,14 @@ def demand_known(policy: PosturePolicy) -> None:
     Raises:
         UnknownSignal: it names a signal that is none.
     """
-    known = sorted([*OF_SERVICE, *OF_TABLES])
-    if strange := [name for name in policy.signals if name not in known]:
-        raise UnknownSignal(f"posture.thresholds: nobody reads {', '.join(strange)}; there are {', '.join(known)}")
+    known_names = sorted([*OF_SERVICE, *OF_TABLES])
+    if strange := [name for name in policy.signals if name not in known_names]:
+        raise UnknownSignal(f"posture.thresholds: nobody reads {', '.join(strange)}; there are {', '.join(known_names)}")
 
 
-def read_signals(policy: PosturePolicy, client: OfpClient, pool: Pool, pins: ContextPins, stream_name: str) -> dict[str, int | None]:
+def read_signals(
+    policy: PosturePolicy, client: OfpClient, pool: Pool, pins: ContextPins, stream_name: str
+) -> dict[str, int | None]:
     """The signals that a policy asks for, as they are now; None: it cannot be read, which a line of the log explains."""
     signals: dict[str, int | None] = dict.fromkeys(policy.signals)
     if of_service := [name for name in policy.signals if name in OF_SERVICE]:

@@ -1,9 +1,9 @@
 """Changes of posture in the database: each is appended, the last one is in force. Changing it waits for who commits under it.
 
-Whoever commits decisions holds the posture, shared, to the end of its transaction, and decides under what that call returned. Whoever
-changes it holds it alone. So behind the commit of a change no decision made under the former mode can commit. A holder from whom
-nothing is heard for `SILENCE_MILLISECONDS` inside its transaction is ended by the server, so that one behind a network that was
-parted delays a kill by no more than that.
+Whoever commits decisions holds the posture, shared, to the end of its transaction, and decides under what that call returned.
+Whoever changes it holds it alone. So behind the commit of a change no decision made under the former mode can commit. A holder
+from whom nothing is heard for `SILENCE_MILLISECONDS` inside its transaction is ended by the server, so that one behind a network
+that was parted delays a kill by no more than that.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from psycopg import Connection
+from psycopg.pq import TransactionStatus
 
 from ofp_platform.storage.notices import send_notice
 from ofp_platform.vocabulary.canonical import canonical_bytes
@@ -25,12 +26,18 @@ SILENCE_MILLISECONDS = 400
 _KEY = "hashtextextended('ofp.posture/' || %s, 0)"
 _LOCK = f"SELECT pg_advisory_xact_lock({_KEY})"
 _HOLD = f"""
-    SELECT set_config('idle_in_transaction_session_timeout', '{SILENCE_MILLISECONDS}ms', true), pg_advisory_xact_lock_shared({_KEY})"""
+    SELECT set_config('idle_in_transaction_session_timeout', '{SILENCE_MILLISECONDS}ms', true),
+        pg_advisory_xact_lock_shared({_KEY})"""
 _LAST = "SELECT content, position FROM ofp.posture_change WHERE pins_digest = %s ORDER BY sequence DESC LIMIT %s"
 
 
 def lock_posture(connection: Connection[Any], pins: ContextPins) -> None:
-    """Until the transaction ends, nobody else changes the posture of a run, and nobody commits a decision of it."""
+    """Until the transaction ends, nobody else changes the posture of a run, and nobody commits a decision of it.
+
+    Raises:
+        RuntimeError: the connection is in no transaction, and would hold nothing.
+    """
+    _demand_transaction(connection)
     connection.execute(_LOCK, (pins_digest(pins),))
 
 
@@ -39,7 +46,11 @@ def hold_posture_shared(connection: Connection[Any], pins: ContextPins) -> Postu
 
     To be called inside a transaction, in READ COMMITTED, before whatever it writes. Inside it, what is not heard of for
     `SILENCE_MILLISECONDS` is ended by the server: decide first, then hold and commit.
+
+    Raises:
+        RuntimeError: the connection is in no transaction, and would hold nothing.
     """
+    _demand_transaction(connection)
     connection.execute(_HOLD, (pins_digest(pins),))
     return posture_in_force(connection, pins)
 
@@ -65,12 +76,17 @@ def posture_history(connection: Connection[Any], pins: ContextPins, limit: int) 
 
 
 def append_posture_change(connection: Connection[Any], change: PostureChange, position: Position) -> None:
-    """Append a change that stands on control at `position`, in the caller's transaction, which holds it alone (`lock_posture`)."""
+    """Append a change that control says at `position`, in the caller's transaction, which holds it alone (`lock_posture`)."""
     content, place = (canonical_bytes(wire).decode() for wire in (change.wire(), position.model_dump(exclude_none=True)))
     connection.execute(
         "INSERT INTO ofp.posture_change (pins_digest, sequence, content, position) VALUES (%s, %s, %s, %s)",
         (pins_digest(change.context_pins), change.sequence, content, place),
     )
+
+
+def _demand_transaction(connection: Connection[Any]) -> None:
+    if connection.autocommit and connection.info.transaction_status is TransactionStatus.IDLE:
+        raise RuntimeError("a posture is held to the end of a transaction, and the connection is in none")
 
 
 def tell_of_posture(connection: Connection[Any], pins: ContextPins) -> None:

@@ -160,9 +160,7 @@ TABLES: dict[str, TableRights] = {
     "build_receipt": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: READ}),
     "parity_record": TableRights(Rows.CHANGED, {_OFFLINE: KEEP, _SERVING: READ}),
     # the mode in force of who decides, and the proof that it is
-    "posture_change": TableRights(
-        Rows.APPENDED, {_DECIDER: ADD, _SERVING: READ, _EXECUTOR: READ, _OFFLINE: READ}, of_a_run=True
-    ),
+    "posture_change": TableRights(Rows.APPENDED, {_DECIDER: ADD, _SERVING: READ, _EXECUTOR: READ, _OFFLINE: READ}, of_a_run=True),
     "posture_challenge": TableRights(Rows.APPENDED, {_DECIDER: ADD}, of_a_run=True),
     "posture_answer": TableRights(Rows.APPENDED, {_DECIDER: ADD}),
     "decider_seat": TableRights(Rows.CHANGED, {_DECIDER: KEEP}, of_a_run=True),

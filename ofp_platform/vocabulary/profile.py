@@ -20,9 +20,9 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from ofp_platform.vocabulary.canonical import digest_of, jcs_bytes, sha256_hex
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.loop.posture import PosturePolicy
 from ofp_platform.vocabulary.model import Digest, Model
 from ofp_platform.vocabulary.position import StreamName
+from ofp_platform.vocabulary.posture_policy import PosturePolicy
 from ofp_platform.vocabulary.raw_identifier import raw_identifier_in, redact
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 from ofp_platform.vocabulary.text_file import read_text

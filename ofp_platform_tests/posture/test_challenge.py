@@ -19,7 +19,7 @@ from ofp_platform.storage.posture_challenges import (
     challenge_answers,
     live_deciders,
 )
-from ofp_platform.storage.posture_changes import hold_posture_shared, tell_of_posture
+from ofp_platform.storage.posture_changes import hold_posture_shared, posture_in_force, tell_of_posture
 from ofp_platform.vocabulary.loop.posture import NOTHING_SAID, Mode, PostureInForce
 from ofp_platform_tests.posture.conftest import Run
 
@@ -32,7 +32,7 @@ def challenge(run: Run, wait_seconds: float) -> ChallengeOutcome:
 
 
 def sit(run: Run, name: str) -> None:
-    with run.plane.pool.connection() as connection:
+    with run.plane.pool.connection() as connection, connection.transaction():
         answer_challenges(connection, run.pins, name, hold_posture_shared(connection, run.pins))
 
 
@@ -97,7 +97,7 @@ def test_who_answers_under_a_former_mode_is_told(run: Run) -> None:
     keeper = run.keeper()
     keeper.hold(Mode.NORMAL, "begin")
     with run.plane.pool.connection() as connection:
-        former = hold_posture_shared(connection, run.pins)
+        former = posture_in_force(connection, run.pins)
     keeper.hold(Mode.HOLD, "stop")
     wrong_mode = PostureInForce(mode=Mode.NORMAL, sequence=1, position=former.position)
     unknown = PostureInForce(mode=Mode.HOLD, sequence=7, position=former.position)

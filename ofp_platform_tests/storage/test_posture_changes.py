@@ -110,6 +110,15 @@ def test_changes_stay(module_dsn: str, pins: ContextPins) -> None:
     change(module_dsn, pins, Mode.NORMAL, 0)
     with pytest.raises(psycopg.errors.UniqueViolation):
         change(module_dsn, pins, Mode.HOLD, 0)
-    for statement in ("UPDATE ofp.posture_change SET content = ''", "DELETE FROM ofp.posture_change", "TRUNCATE ofp.posture_change"):
+    for verb in ("UPDATE ofp.posture_change SET content = ''", "DELETE FROM ofp.posture_change", "TRUNCATE ofp.posture_change"):
         with psycopg.connect(module_dsn) as connection, pytest.raises(psycopg.Error, match="posture_change"):
-            connection.execute(statement)
+            connection.execute(verb)
+
+
+def test_outside_a_transaction_nothing_would_be_held(module_dsn: str, pins: ContextPins) -> None:
+    with psycopg.connect(module_dsn, autocommit=True) as connection:
+        for hold in (hold_posture_shared, lock_posture):
+            with pytest.raises(RuntimeError, match="in none"):
+                hold(connection, pins)
+            with connection.transaction():
+                hold(connection, pins)

@@ -57,8 +57,8 @@ def hold(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Put a mode in force now, whatever signals say, until it is released. When the command ends, no decision made under the former
-    mode can be committed any more. Again with the same reason, nothing happens.
+    """Put a mode in force now, whatever signals say, until it is released. When the command ends, no decision made under the
+    former mode can be committed any more. Again with the same reason, nothing happens.
     """
     with resolve(home, profile).open_plane_without_log("decider") as plane:
         outcome = _keeper(plane, actor).hold(mode, reason)
@@ -153,16 +153,14 @@ def _keeper(plane: Plane, actor: str) -> PostureKeeper:
 
     profile = plane.profile
     control = plane.control_log(create=True)
-    return PostureKeeper(
-        plane.pool, control, profile.context_pins, profile.policy_rev, lambda: time.time_ns() // 1_000, actor
-    )
+    return PostureKeeper(plane.pool, control, profile.context_pins, profile.policy_rev, lambda: time.time_ns() // 1_000, actor)
 
 
 def _policy(policy: PosturePolicy | None) -> PosturePolicy:
     if policy is None or not policy.thresholds:
         raise CommandRefused(
-            "the profile declares no posture.thresholds, so there is nothing to keep a mode by: `ofp posture hold MODE` puts one in"
-            " force"
+            "the profile declares no posture.thresholds, so there is nothing to keep a mode by: `ofp posture hold MODE` puts one"
+            " in force"
         )
     return policy
 

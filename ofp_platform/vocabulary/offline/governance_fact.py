@@ -9,12 +9,12 @@ from pydantic import Field, TypeAdapter
 
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome, QuarantineReason
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.loop.posture import Mode
 from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
 from ofp_platform.vocabulary.offline.adjudication import Adjudication
 from ofp_platform.vocabulary.offline.build_receipt import BuildOutcome
 from ofp_platform.vocabulary.offline.build_refusal import Refusal
 from ofp_platform.vocabulary.position import Basis, StreamName
+from ofp_platform.vocabulary.posture_policy import Mode
 from ofp_platform.vocabulary.serving import Count, Version
 
 
@@ -129,7 +129,7 @@ class QuarantineReplayed(_Fact):
 
 
 class PostureChanged(_Fact):
-    """The mode in force of who decides, or the reasons for it, changed: by signals, or by an operator who holds or releases it."""
+    """The mode in force of who decides, or the reasons for it, changed: by signals, or by an operator who holds or releases."""
 
     fact: Literal["posture_changed"] = "posture_changed"
     context_pins: ContextPins
