@@ -45,6 +45,7 @@ from ofp_platform.cli.online import (
     log_commands,
     mcp_commands,
     pack_operation_commands,
+    posture_commands,
     projection_commands,
     projector_commands,
     quarantine_commands,
@@ -99,6 +100,7 @@ app.add_typer(profile_commands.app, name="profile")
 app.add_typer(pack_commands.app, name="pack")
 app.add_typer(world_commands.app, name="world")
 app.add_typer(run_commands.app, name="run")
+app.add_typer(posture_commands.app, name="posture")
 app.add_typer(database_commands.app, name="database")
 app.add_typer(access_commands.app, name="access")
 app.add_typer(service_commands.app, name="services")

@@ -100,11 +100,11 @@ TABLES: dict[str, TableRights] = {
     ),
     "log_block": TableRights(Rows.WALLED, {_INGRESS: ADD, _PROJECTOR: READ, _OFFLINE: READ, _DECIDER: ADD, _EXECUTOR: ADD}),
     # ingress; who streams a world keeps its place
-    "admission_run": TableRights(Rows.WALLED, {_INGRESS: ADD, _OFFLINE: READ}, of_a_run=True),
+    "admission_run": TableRights(Rows.WALLED, {_INGRESS: ADD, _OFFLINE: READ, _DECIDER: READ}, of_a_run=True),
     "admitted_event": TableRights(Rows.WALLED, {_INGRESS: ADD, _OFFLINE: READ}),
-    "admission_batch": TableRights(Rows.WALLED, {_INGRESS: ADD, _OFFLINE: READ}),
-    "admission_publish": TableRights(Rows.CHANGED, {_INGRESS: ALL, _OFFLINE: READ}),
-    "admission_publish_record": TableRights(Rows.CHANGED, {_INGRESS: ALL, _OFFLINE: READ}),
+    "admission_batch": TableRights(Rows.WALLED, {_INGRESS: ADD, _OFFLINE: READ, _DECIDER: READ}),
+    "admission_publish": TableRights(Rows.CHANGED, {_INGRESS: ALL, _OFFLINE: READ, _DECIDER: READ}),
+    "admission_publish_record": TableRights(Rows.CHANGED, {_INGRESS: ALL, _OFFLINE: READ, _DECIDER: READ}),
     "receipt_segment": TableRights(Rows.WALLED, {_INGRESS: READ, _OFFLINE: ADD}),
     "quarantined_record": TableRights(Rows.WALLED, {_INGRESS: ADD, _OFFLINE: READ}),
     "quarantine_replay": TableRights(Rows.WALLED, {_INGRESS: ADD, _OFFLINE: READ}),
@@ -162,6 +162,11 @@ TABLES: dict[str, TableRights] = {
     "build_run": TableRights(Rows.GUARDED, {_SERVING: KEEP, _OFFLINE: KEEP}),
     "build_receipt": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: READ}),
     "parity_record": TableRights(Rows.CHANGED, {_OFFLINE: KEEP, _SERVING: READ}),
+    # the mode in force of who decides, and the proof that it is
+    "posture_change": TableRights(Rows.APPENDED, {_DECIDER: ADD, _SERVING: READ, _EXECUTOR: READ, _OFFLINE: READ}, of_a_run=True),
+    "posture_challenge": TableRights(Rows.APPENDED, {_DECIDER: ADD}, of_a_run=True),
+    "posture_answer": TableRights(Rows.APPENDED, {_DECIDER: ADD}),
+    "decider_seat": TableRights(Rows.CHANGED, {_DECIDER: KEEP}, of_a_run=True),
     "correction": _PROVEN,
     "dataset_index": _PROVEN,
 }

@@ -22,6 +22,7 @@ from ofp_platform.vocabulary.canonical import digest_of, jcs_bytes, sha256_hex
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import Digest, Model
 from ofp_platform.vocabulary.position import StreamName
+from ofp_platform.vocabulary.posture_policy import PosturePolicy
 from ofp_platform.vocabulary.raw_identifier import raw_identifier_in, redact
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 from ofp_platform.vocabulary.text_file import read_text
@@ -248,6 +249,9 @@ class Profile(Model):
     retention: Retention = Retention()
     bundles: BundlePolicy | None = Field(
         default=None, description="who may put a bundle in force; none: who approves one is another than who published it"
+    )
+    posture: PosturePolicy | None = Field(
+        default=None, description="when who decides leaves NORMAL, by which signals; none: operators alone hold and release modes"
     )
 
     @model_validator(mode="after")

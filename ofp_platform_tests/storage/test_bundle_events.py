@@ -65,7 +65,9 @@ def test_what_is_in_force_is_what_a_replay_of_the_steps_says(pool: Pool) -> None
     with pool.connection() as connection, connection.transaction():
         for one in line:
             # other messages stand between on control
-            append_bundle_event(connection, one, Position(stream_name="control", partition_id="0000", offset=3 * one.sequence + 5))
+            append_bundle_event(
+                connection, one, Position(stream_name="control", partition_id="0000", offset=3 * one.sequence + 5)
+            )
     with pool.connection() as connection:
         for scope in SCOPES:
 

@@ -54,6 +54,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.online.ranges.rebuild import RebuildRefused
     from ofp_platform.online.state.key_shards import ShardRefused
     from ofp_platform.online.state.projection import ProjectionConflict, RegistryRefused, UnknownProjection
+    from ofp_platform.posture.keeper import PostureRefused
     from ofp_platform.registry.pack_text import PackErrors
     from ofp_platform.scenario.runner import RunRefused
     from ofp_platform.simulation.handbook_file import HandbookFileError
@@ -118,6 +119,7 @@ def words_for(error: Exception) -> str | None:
         PackErrors,
         ParityUnreadable,
         PlanRefused,
+        PostureRefused,
         PrincipalsError,
         ProfileError,
         ProjectionConflict,

@@ -1,5 +1,5 @@
 """Governance facts: builds that ended, datasets superseded, runs of Dagster that failed, ids adjudicated, packs put live,
-records of ingress sent again, steps in the life of bundles."""
+records of ingress sent again, steps in the life of bundles, modes of deciding changed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ofp_platform.vocabulary.offline.adjudication import Adjudication
 from ofp_platform.vocabulary.offline.build_receipt import BuildOutcome
 from ofp_platform.vocabulary.offline.build_refusal import Refusal
 from ofp_platform.vocabulary.position import Basis, StreamName
+from ofp_platform.vocabulary.posture_policy import Mode
 from ofp_platform.vocabulary.serving import Count, Version
 
 
@@ -144,6 +145,21 @@ class BundleStepTaken(_Fact):
     at_utc: Time
 
 
+class PostureChanged(_Fact):
+    """The mode in force of who decides, or the reasons for it, changed: by signals, or by an operator who holds or releases."""
+
+    fact: Literal["posture_changed"] = "posture_changed"
+    context_pins: ContextPins
+    sequence: Count
+    message_id: Digest = Field(description="of the change, on control")
+    former_mode: Annotated[Mode, Field(strict=False)]
+    mode: Annotated[Mode, Field(strict=False)]
+    held: bool
+    reasons: tuple[str, ...] = Field(strict=False)
+    actor: Identifier
+    at_utc: Time
+
+
 GovernanceFact = (
     BuildCompleted
     | BuildFailed
@@ -153,6 +169,7 @@ GovernanceFact = (
     | PackOperation
     | QuarantineReplayed
     | BundleStepTaken
+    | PostureChanged
 )
 FACT: TypeAdapter[GovernanceFact] = TypeAdapter(Annotated[GovernanceFact, Field(discriminator="fact")])
 FACTS = (
@@ -163,6 +180,7 @@ FACTS = (
     "dagster_run_failed",
     "id_adjudicated",
     "pack_operation",
+    "posture_changed",
     "quarantine_replayed",
 )
 
@@ -177,6 +195,8 @@ def subject(fact: GovernanceFact) -> str:
         return f"quarantine/{fact.quarantine_id}"
     if isinstance(fact, BundleStepTaken):
         return fact.bundle_digest
+    if isinstance(fact, PostureChanged):
+        return f"posture/{fact.sequence}"
     return fact.run_id if isinstance(fact, RunFailed) else fact.request_id
 
 
@@ -193,6 +213,9 @@ def gist(fact: GovernanceFact) -> str:
             return _line(fact.set_aside_for, fact.outcome, f"{fact.actor}: {fact.reason}")
         case BundleStepTaken():
             return _line(fact.step, fact.bundle_name, fact.scope, f"{fact.actor}: {fact.reason}")
+        case PostureChanged():
+            way = f"{fact.former_mode} -> {fact.mode}" + (", held" if fact.held else "")
+            return _line(way, f"{fact.actor}: {'; '.join(fact.reasons)}")
         case RunFailed():
             return _line(fact.job_name, fact.partition, *fact.reasons[:1] or (fact.error,))
         case BuildFailed():

@@ -20,7 +20,6 @@ from typing import Self
 
 PIECE = 65_536
 _DEAD_SHARE = 0.5
-"""Of the connections that fell silent, how many stay so for good when the network is well again."""
 
 
 class Fault(StrEnum):
@@ -62,11 +61,12 @@ class FaultProxy:
     """A context manager; `port` is known before it is entered, and connections wait until then.
 
     `upstream`: the path of a Unix socket, or a host and port. `counts`: how often each fault was done to a connection or to a
-    piece of its bytes.
+    piece of its bytes. `dead_share`: of the connections that fell silent, how many stay so when the network is well again.
     """
 
-    def __init__(self, upstream: Upstream, seed: int) -> None:
+    def __init__(self, upstream: Upstream, seed: int, *, dead_share: float = _DEAD_SHARE) -> None:
         self._upstream = upstream
+        self._dead_share = dead_share
         self._chance = random.Random(seed)
         self._fault: Fault | None = None
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
@@ -148,7 +148,7 @@ class FaultProxy:
     async def _carry(self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(PIECE):
             if not self._calm.is_set() and connection.dead is None:
-                connection.dead = self._chance.random() < _DEAD_SHARE
+                connection.dead = self._chance.random() < self._dead_share
                 self.counts[Fault.HALF_OPEN] += 1
             if connection.dead:
                 continue

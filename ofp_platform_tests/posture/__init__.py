@@ -1,0 +1,1 @@
+"""Posture: its changes, who keeps it, and who proves it."""
