@@ -37,6 +37,7 @@ from ofp_platform.cli.offline import (
 from ofp_platform.cli.online import (
     catalog_commands,
     decide,
+    decider_commands,
     decision_commands,
     failure_commands,
     features,
@@ -126,6 +127,7 @@ app.add_typer(governance_commands.app, name="governance")
 label_commands.app.command("append", short_help="Append the labels of a file of your own.")(import_commands.append_labels)
 app.add_typer(label_commands.app, name="labels")
 app.command("decide", short_help="Run the example decision service over the newest events.")(decide.decide)
+app.add_typer(decider_commands.app, name="decider")
 app.add_typer(decision_commands.app, name="decision")
 app.add_typer(id_commands.app, name="id")
 app.add_typer(intent_commands.app, name="intent")

@@ -10,17 +10,18 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from psycopg import Connection
 
 from ofp_platform.decisions.deciding import ReadyBundle
 from ofp_platform.decisions.event_reader import EventReader, ReadEvent, ReadPage, moved
+from ofp_platform.decisions.in_force import InForce
 from ofp_platform.decisions.loop_records import Circumstances, loop_record
 from ofp_platform.decisions.lowering import Decided, VectorSource, decide_lowering
 from ofp_platform.ingress.own_streams import Message, append_messages
 from ofp_platform.log.postgres import PostgresLog
-from ofp_platform.storage.decider_places import move_place, read_places
+from ofp_platform.storage.decider_places import begin_places, move_place, read_places
 from ofp_platform.storage.decision_records import append_decisions, events_decided
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
@@ -34,19 +35,8 @@ from ofp_platform.vocabulary.serving import GetFeaturesRequest
 _MOST_CHANGES = 100
 
 
-class InForce(NamedTuple):
-    """Posture and bundles at one moment; a slot without a bundle is not named."""
-
-    posture: PostureInForce
-    bundles: tuple[tuple[Slot, BundleInForce], ...]
-
-    def bundle(self, slot: Slot) -> BundleInForce | None:
-        """The bundle of a slot."""
-        return dict(self.bundles).get(slot)
-
-
-class InForceReader(Protocol):
-    """Reads what is in force."""
+class HeldInForce(Protocol):
+    """Reads what is in force; `InForceReader` does."""
 
     def read(self, connection: Connection[Any]) -> InForce:
         """As it is now."""
@@ -59,6 +49,10 @@ class InForceReader(Protocol):
 
 class PostureUnsteady(Exception):
     """Posture or bundles changed again and again while one step was decided; nothing of it is recorded."""
+
+
+class _ChangedMeanwhile(Exception):
+    """What is in force is not what a step was decided under: its transaction ends without a trace."""
 
 
 @dataclass
@@ -98,7 +92,7 @@ class Decider:
     decisions_log: PostgresLog
     reader: EventReader
     ask: Callable[[GetFeaturesRequest], Any]
-    in_force: InForceReader
+    in_force: HeldInForce
     bundle_of: Callable[[BundleRef], ReadyBundle]
     policy: DeciderPolicy
     clock: Callable[[], int]
@@ -114,21 +108,25 @@ class Decider:
         with self.pool.connection() as connection:
             return read_places(connection, self.pins, self.reader.log.stream_name)
 
-    async def decide_available(self, begin: Basis | None = None, *, records: int = 500) -> DeciderTally:
-        """Decide on what the log holds behind its place, as it is now. `begin`: where it begins if it has none; None: at the
-        oldest record.
+    def begin_at(self, basis: Basis) -> None:
+        """Let the run begin there, if nobody has begun it: what lies before is never decided on."""
+        with self.pool.connection() as connection, connection.transaction():
+            begin_places(connection, self.pins, basis)
+
+    async def decide_available(self, *, records: int = 200) -> DeciderTally:
+        """Decide on what the log holds behind its place (at first: everything), as it is now.
 
         Raises:
             PlaceMoved: another decider of the run is at work. PostureUnsteady: see there.
+            BundleDamaged: what is in force cannot be used.
             LogError | psycopg.Error: the log or the database has something against it; what was recorded is.
         """
         total = DeciderTally()
-        recorded_place = await asyncio.to_thread(self.place)
-        place = recorded_place or begin
+        place = await asyncio.to_thread(self.place)
         for page in self.reader.pages(place, records):
-            known_parts = {} if recorded_place is None else recorded_place.by_partition()
-            total.add(await self._step(page, known_parts.get(page.next.partition_id)))
-            recorded_place = moved(recorded_place, self.reader.log.stream_name, page.next)
+            parts = {} if place is None else place.by_partition()
+            total.add(await self._step(page, parts.get(page.next.partition_id)))
+            place = moved(place, self.reader.log.stream_name, page.next)
         return total
 
     async def _step(self, page: ReadPage, before: PartitionBasis | None) -> DeciderTally:
@@ -194,14 +192,18 @@ class Decider:
         """Record a step; or what is in force now, if that is something else: then nothing is recorded."""
         messages = [Message(DECISION, record.decision_id, self.pins, record.decided_at_utc, record) for record in records]
         with self.pool.connection() as connection:
-            with connection.transaction():
-                held = self.in_force.hold(connection)
-                if held != in_force:
-                    return held
-                move_place(connection, self.pins, self.reader.log.stream_name, before, page.next)
-                append_messages(connection, self.decisions_log, messages)
-                append_decisions(connection, records)
-                self.record_more(connection, records)
+            try:
+                with connection.transaction():
+                    move_place(connection, self.pins, self.reader.log.stream_name, before, page.next)
+                    append_messages(connection, self.decisions_log, messages)
+                    append_decisions(connection, records)
+                    self.record_more(connection, records)
+                    # last, for it is held to the commit, and nothing but the commit is left to wait for
+                    held = self.in_force.hold(connection)
+                    if held != in_force:
+                        raise _ChangedMeanwhile
+            except _ChangedMeanwhile:
+                return held
             if messages:
                 self.decisions_log.tell(connection)
         return None

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from ofp_platform.decisions.decided_span import PastDecision
 from ofp_platform.decisions.deciding import Evidence, ReadyBundle, Verdict, decide_many
-from ofp_platform.decisions.ready_bundles import BundleUnusable
 from ofp_platform.scoring.inputs import InputUnfit
+from ofp_platform.storage.bundle_events import BundleDamaged
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.loop.bundle import BundleInForce, BundleRef
 from ofp_platform.vocabulary.loop.decision_record import loop_decision_id
@@ -48,8 +48,8 @@ def redecide(decisions: Sequence[PastDecision], load: Callable[[BundleRef], Read
     for (_, mode, fail_closed), members in by_circumstance.items():
         try:
             ready = ready_of(members[0], load)
-        except BundleUnusable as unusable:
-            tally.differences += [Difference(member.decision_id, str(unusable)) for member in members]
+        except BundleDamaged as damaged:
+            tally.differences += [Difference(member.decision_id, str(damaged)) for member in members]
             continue
         evidence = [Evidence(member.features(member.groups), member.event.payload, member.event.ts) for member in members]
         verdicts = decide_many(ready, Mode(mode), evidence, fail_closed)
@@ -65,7 +65,7 @@ def ready_of(decision: PastDecision, load: Callable[[BundleRef], ReadyBundle]) -
     """The bundle that made a decision; None: none was in force.
 
     Raises:
-        BundleUnusable: see there.
+        BundleDamaged: see there.
     """
     bundle = decision.content.get("bundle")
     return None if bundle is None else load(BundleInForce.model_validate(bundle).bundle)

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from ofp_platform.decisions.decided_span import PastDecision
 from ofp_platform.decisions.deciding import Evidence, ReadyBundle, Verdict, decide_many
-from ofp_platform.decisions.ready_bundles import BundleUnusable
 from ofp_platform.decisions.redeciding import ready_of
 from ofp_platform.scoring.inputs import InputUnfit
+from ofp_platform.storage.bundle_events import BundleDamaged
 from ofp_platform.vocabulary.loop.bundle import BundleRef
 from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.loop.posture import Mode
@@ -110,8 +110,8 @@ class WhatIf:
                 continue
             try:
                 before = ready_of(decision, self.load)
-            except BundleUnusable:
-                self.tally.untold["BUNDLE_UNUSABLE"] += 1
+            except BundleDamaged:
+                self.tally.untold["BUNDLE_DAMAGED"] += 1
                 continue
             self._compare(decision, before)
 

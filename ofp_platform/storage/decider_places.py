@@ -30,6 +30,12 @@ def read_places(connection: Connection[Any], pins: ContextPins, stream_name: str
     return make_basis(stream_name, parts) if parts else None
 
 
+def begin_places(connection: Connection[Any], pins: ContextPins, basis: Basis) -> None:
+    """Begin the run at a basis, in the caller's transaction; a partition that somebody has begun stays where it is."""
+    for part in basis.partitions:
+        connection.execute(_BEGIN, (pins_digest(pins), basis.stream_name, part.partition_id, _text(part)))
+
+
 def move_place(
     connection: Connection[Any], pins: ContextPins, stream_name: str, before: PartitionBasis | None, after: PartitionBasis
 ) -> None:

@@ -19,6 +19,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from ofp_platform.vocabulary.canonical import digest_of, jcs_bytes, sha256_hex
+from ofp_platform.vocabulary.envelope import EventType
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.model import Digest, Model
 from ofp_platform.vocabulary.position import StreamName
@@ -171,6 +172,15 @@ class BundlePolicy(Model):
     four_eyes: bool = Field(default=True, description="whether who approves a bundle is another than who published it")
 
 
+class DecidingPolicy(Model):
+    """Which events the plane itself decides on, and how long it waits for their features."""
+
+    event_type: EventType = Field(description="one decision for each event of it")
+    deadline_ms: int = Field(
+        default=250, ge=1, le=60_000, description="for the features of an event; behind it, a lower mode decides"
+    )
+
+
 class ClassMapRef(Model):
     """A class map in a file, by its digest (`ofp ingress class-map FILE` prints it): a file that was changed is refused."""
 
@@ -250,6 +260,9 @@ class Profile(Model):
     bundles: BundlePolicy | None = Field(
         default=None, description="who may put a bundle in force; none: who approves one is another than who published it"
     )
+    deciding: DecidingPolicy | None = Field(
+        default=None, description="what the plane itself decides on (`ofp decider run`), with a decisions_stream; none: nothing"
+    )
     posture: PosturePolicy | None = Field(
         default=None, description="when who decides leaves NORMAL, by which signals; none: operators alone hold and release modes"
     )
@@ -273,6 +286,8 @@ class Profile(Model):
             raise ValueError("decisions_stream: is another stream of the profile; decisions stand in one of their own")
         if self.decisions_stream is not None and self.control_stream is None:
             raise ValueError("decisions_stream: needs a control_stream: posture and bundles, which decide, stand there")
+        if self.deciding is not None and self.decisions_stream is None:
+            raise ValueError("deciding: needs a decisions_stream, in which decisions stand")
         return self
 
     @model_validator(mode="after")

@@ -16,11 +16,13 @@ import pytest
 from ofp_platform.cli.demo.replay import project_available
 from ofp_platform.client import AsyncOfpClient, RetryPolicy
 from ofp_platform.decisions.decided_span import DecidedSpan, DecisionsUnread, PastDecision
-from ofp_platform.decisions.decider import Decider, DeciderPolicy, InForce, PostureUnsteady
-from ofp_platform.decisions.ready_bundles import BundleUnusable, ReadyBundles, bundle_path
+from ofp_platform.decisions.decider import Decider, DeciderPolicy, PostureUnsteady
+from ofp_platform.decisions.in_force import InForce
+from ofp_platform.decisions.ready_bundles import ReadyBundles
 from ofp_platform.decisions.redeciding import ReplayTally, redecide
 from ofp_platform.decisions.what_if import Alternative, Cause, WhatIf
 from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.storage.bundle_events import BundleDamaged, bundle_path
 from ofp_platform.storage.decider_places import PlaceMoved
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.loop.bundle import Bundle, BundleInForce, Slot
@@ -157,7 +159,7 @@ async def test_each_event_is_decided_on_once_and_told_and_made_again(world: Worl
     (world.objects.folder / bundle_path(world.bundle()[0].ref)).unlink()  # type: ignore[operator]
     replay = ReplayTally()
     redecide([forged], ReadyBundles(world.objects).load, replay)
-    assert "there is no object bundles/velocity/" in replay.differences[0].words
+    assert "the bundle bundles/velocity/" in replay.differences[0].words
 
 
 async def test_a_change_that_is_committed_before_a_step_makes_it_decide_again(world: World) -> None:
@@ -316,7 +318,7 @@ async def test_a_bundle_or_model_that_is_not_what_its_digest_says_is_refused(wor
     path = world.objects.folder / bundle.model.path  # type: ignore[operator]
     good = path.read_bytes()
     path.write_bytes(good.replace(b"velocity", b"velocitx"))
-    with pytest.raises(BundleUnusable, match=r"the model of bundle velocity:.*was changed"):
+    with pytest.raises(BundleDamaged, match=r"the model learning/.*was changed"):
         ReadyBundles(world.objects).load(in_force.bundle)
     path.write_bytes(good)
     assert ReadyBundles(world.objects).load(in_force.bundle).bundle == bundle

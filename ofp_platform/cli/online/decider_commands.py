@@ -1,0 +1,173 @@
+"""`ofp decider`: decide on what the log holds, as it comes, and show how far that is."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ofp_platform.cli.environment import Environment, resolve
+from ofp_platform.cli.installation.local_principals import DECISIONS, local_token
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.terminal.printed_facts import print_facts
+from ofp_platform.cli.terminal.refusals import CommandRefused
+
+if TYPE_CHECKING:
+    from ofp_platform.client import OfpClient
+    from ofp_platform.decisions.decider import Decider, DeciderTally
+    from ofp_platform.decisions.in_force import InForceReader
+    from ofp_platform.online.plane import Plane
+    from ofp_platform.vocabulary.profile import DecidingPolicy
+
+app = typer.Typer(help="Decide on the events of the log, or show how far that is.", no_args_is_help=True)
+READY = "deciding on "
+
+
+class Begin(StrEnum):
+    """Where a run that nobody decided on yet is begun."""
+
+    OLDEST = "oldest"
+    HEAD = "head"
+
+
+@app.command(short_help="Decide on what comes, until it is stopped.")
+def run(
+    url: Annotated[str, typer.Option("--url", help="Service that is asked for features.")] = "http://127.0.0.1:8000",
+    token: Annotated[str | None, typer.Option("--token", envvar="OFP_API_TOKEN", help="Bearer token of the service.")] = None,
+    begin: Annotated[Begin, typer.Option("--begin", help="Where a run without decisions begins.")] = Begin.OLDEST,
+    once: Annotated[bool, typer.Option("--once", help="Decide on what is there, and end.")] = False,
+    name: Annotated[str, typer.Option("--name", help="Name of this decider, by which it answers challenges.")] = "decider",
+    connections: Annotated[int, typer.Option("--connections", min=1, max=256, help="Concurrent requests.")] = 8,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Decide on each event of the type that the profile's `deciding` names, by the bundle and under the posture in force; append
+    each decision to the stream of decisions, once. It can be stopped and started at any point; a second decider of a run ends.
+    """
+    from ofp_platform.decisions.following import Follower
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    environment = resolve(home, profile)
+    with (
+        environment.open_plane("decider") as plane,
+        _client(environment, url, token, plane) as client,
+        opened_decider(plane, client, connections) as decider,
+    ):
+        if begin is Begin.HEAD:
+            decider.begin_at(plane.log.ends())
+        follower = Follower(decider, name, lambda tally: typer.echo(words_of(tally)), _tell_trouble)
+        typer.echo(f"{READY}{decider.reader.event_type} of stream {plane.log.stream_name}")
+        if once:
+            typer.echo(words_of(asyncio.run(decider.decide_available())))
+            follower.answer()
+            return
+        follower.run(stop)
+    typer.echo("stopped")
+
+
+@app.command(short_help="Show how far the decider is, and what is in force.")
+def show(json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
+    """Records of the log behind the decider's place, the posture and the bundles in force. Exit code 1 if nothing was decided."""
+    from ofp_platform.storage.decider_places import read_places
+    from ofp_platform.vocabulary.loop.bundle import Slot
+
+    with resolve(home, profile).open_plane("auditor") as plane:
+        _deciding(plane)
+        with plane.pool.connection() as connection:
+            place = read_places(connection, plane.profile.context_pins, plane.log.stream_name)
+            in_force = in_force_reader(plane).read(connection)
+        lag = None if place is None else plane.log.ordinal_lag(place)
+    active, shadow = in_force.bundle(Slot.ACTIVE), in_force.bundle(Slot.SHADOW)
+    lines = [
+        "nothing is decided on yet" if lag is None else f"{sum(lag.values()):,} records of the log stand behind its place",
+        f"posture {in_force.posture.mode}",
+        "no bundle is in force: everything fails closed"
+        if active is None
+        else f"bundle {active.bundle.bundle_name}:{active.bundle.digest}, step {active.sequence}",
+    ]
+    if shadow is not None:
+        lines.append(f"shadow {shadow.bundle.bundle_name}:{shadow.bundle.digest}, step {shadow.sequence}")
+    facts = {"place": place, "lag_records": lag, "posture": in_force.posture, "active": active, "shadow": shadow}
+    print_facts(facts, lines, as_json=json)
+    if lag is None:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def opened_decider(plane: Plane, client: OfpClient, connections: int = 8) -> Iterator[Decider]:
+    """A decider of the plane's run, which asks with that client.
+
+    Raises:
+        CommandRefused: the profile declares none. NoDecisionsStream | LogUnavailable: see there.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from ofp_platform.decisions.decider import Decider, DeciderPolicy
+    from ofp_platform.decisions.event_reader import EventReader
+    from ofp_platform.decisions.ready_bundles import ReadyBundles
+    from ofp_platform.decisions.threaded_client import ThreadedClient
+
+    declared, profile = _deciding(plane), plane.profile
+    fail_closed = "review" if profile.posture is None else profile.posture.fail_closed
+    policy = DeciderPolicy(profile.policy_rev, fail_closed, declared.deadline_ms / 1_000, connections)
+    with ThreadPoolExecutor(connections) as threads:
+        yield Decider(
+            plane.pool,
+            plane.decisions_log(create=True),
+            EventReader(plane.log, profile.context_pins, declared.event_type, profile.clock_skew_us),
+            ThreadedClient(client, threads).ask,
+            in_force_reader(plane),
+            ReadyBundles(plane.objects).load,
+            policy,
+            lambda: time.time_ns() // 1_000,
+        )
+
+
+def in_force_reader(plane: Plane) -> InForceReader:
+    """What is in force for the plane's run."""
+    from ofp_platform.decisions.in_force import InForceReader
+    from ofp_platform.vocabulary.offline.run_facts import TrafficMode
+
+    return InForceReader(plane.profile.context_pins, plane.profile.profile_name, TrafficMode.FRAUD)
+
+
+def _deciding(plane: Plane) -> DecidingPolicy:
+    declared = plane.profile.deciding
+    if declared is None:
+        raise CommandRefused("the profile declares no `deciding`: name the event type, and a decisions_stream")
+    return declared
+
+
+@contextmanager
+def _client(environment: Environment, url: str, token: str | None, plane: Plane) -> Iterator[OfpClient]:
+    from ofp_platform.client import OfpClient, RetryPolicy
+
+    seconds = _deciding(plane).deadline_ms / 1_000
+    key = token or local_token(environment, DECISIONS, url)
+    with OfpClient(url, token=key, timeout_seconds=seconds, retries=RetryPolicy(attempts=1)) as client:
+        yield client
+
+
+def words_of(tally: DeciderTally) -> str:
+    """A tally as one line."""
+    outcomes = ", ".join(f"{count:,} {outcome.value}" for outcome, count in sorted(tally.decided.items()))
+    parts = [f"{tally.decided.total():,} decisions recorded" + (f" ({outcomes})" if outcomes else "")]
+    if tally.shadow:
+        parts.append(f"{tally.shadow:,} by a shadow")
+    if tally.known:
+        parts.append(f"{tally.known:,} events decided on before")
+    parts += [f"{count:,} in a lower mode: {reason}" for reason, count in sorted(tally.lowered.items())]
+    return ", ".join(parts)
+
+
+def _tell_trouble(words: str) -> None:
+    typer.echo(f"waiting: {words}", err=True)

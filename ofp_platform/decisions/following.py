@@ -1,0 +1,69 @@
+"""A decider that follows the log: decides on what comes, answers challenges, and outlives outages."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import psycopg
+
+from ofp_platform.decisions.decider import Decider, DeciderTally
+from ofp_platform.log.port import LogUnavailable
+from ofp_platform.storage.objects import ObjectStoreUnavailable
+from ofp_platform.storage.posture_challenges import answer_challenges
+from ofp_platform.storage.posture_changes import tell_of_posture
+from ofp_platform.storage.transient import is_transient
+
+_WAIT_SECONDS = 0.5
+_AFTER_TROUBLE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Follower:
+    """`name`: of this decider, by which it answers."""
+
+    decider: Decider
+    name: str
+    on_step: Callable[[DeciderTally], None]
+    on_trouble: Callable[[str], None]
+
+    def run(self, stop: threading.Event) -> None:
+        """Decide on what comes until the event is set; it ends between two steps.
+
+        Raises:
+            PlaceMoved: another decider of the run is at work. PostureUnsteady | LogRefused | BundleDamaged: see there.
+        """
+        while not stop.is_set():
+            try:
+                total = asyncio.run(self.decider.decide_available())
+                self.answer()
+            except (LogUnavailable, ObjectStoreUnavailable) as outage:
+                self.on_trouble(str(outage))
+                stop.wait(_AFTER_TROUBLE_SECONDS)
+                continue
+            except psycopg.Error as error:
+                if not is_transient(error):
+                    raise
+                self.on_trouble(str(error).partition("\n")[0])
+                stop.wait(_AFTER_TROUBLE_SECONDS)
+                continue
+            if total.decided or total.known:
+                self.on_step(total)
+                continue
+            place = self.decider.place()
+            if place is None:  # the log is empty
+                stop.wait(_WAIT_SECONDS)
+            else:
+                self.decider.reader.log.wait(place, _WAIT_SECONDS)
+
+    def answer(self) -> None:
+        """Say that this decider is alive, and answer challenges with the mode that it decides under now."""
+        pins = self.decider.pins
+        with self.decider.pool.connection() as connection:
+            with connection.transaction():
+                in_force = self.decider.in_force.hold(connection)
+                answered = answer_challenges(connection, pins, self.name, in_force.posture)
+            if answered:
+                tell_of_posture(connection, pins)
