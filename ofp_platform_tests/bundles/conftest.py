@@ -38,7 +38,9 @@ class Desk:
     def by(self, actor: str, **changed: Any) -> BundleRegistry:
         """The registry as one actor has it."""
         profile = self.plane.profile.model_copy(update=changed)
-        return BundleRegistry(self.plane.pool, self.plane.objects, self.plane.control_log(create=True), profile, actor, self.clock)
+        return BundleRegistry(
+            self.plane.pool, self.plane.objects, self.plane.control_log(create=True), profile, actor, self.clock
+        )
 
     @property
     def live(self) -> LivePlane:

@@ -116,7 +116,10 @@ def test_a_file_that_is_wrong_by_itself(text: str, words: str, tmp_path: Path) -
             {"key_fields": {"card": "card_id", "device": "device_id"}},
             r"key_fields\.device: no group that is asked for is of a device",
         ),
-        ({"key_fields": {"card": "pan_token"}}, r"key_fields\.card: the pack declares no pan_token of card_payment: name it among"),
+        (
+            {"key_fields": {"card": "pan_token"}},
+            r"key_fields\.card: the pack declares no pan_token of card_payment: name it",
+        ),
         ({"key_fields": {"card": "amount_minor"}}, r"key_fields\.card: amount_minor is a number, and a key is a string"),
         ({"key_fields": {"card": "observed_identifiers[print]"}}, r"key_fields\.card: the pack makes no key of observed_iden"),
         ({"context_fields": ["amount_minor"]}, "context_fields: no group that is asked for reads amount_minor"),
@@ -181,7 +184,9 @@ def test_lists_and_undeclared_fields(ring_registry: CompiledRegistry, card_regis
 
 
 def test_a_model_goes_into_the_bundle_with_its_thresholds_and_where_it_comes_from(card_registry: CompiledRegistry) -> None:
-    model = model_of({"source": "feature", **feature("declined_ratio_1h"), "scale": 6}, {"source": "event_time", "part": "during_night"})
+    model = model_of(
+        {"source": "feature", **feature("declined_ratio_1h"), "scale": 6}, {"source": "event_time", "part": "during_night"}
+    )
     report = report_of(model)
     bundle = made(LEAST, card_registry, TrainedModel("learning/m.json", model, report))
     assert bundle.model is not None

@@ -86,9 +86,7 @@ def _without_lock(profile: Profile, dsn: str, rng: Random) -> tuple[int, int]:
         plane.control_log(create=True)
         for _ in range(_CONTROL_ROUNDS):
             with ThreadPoolExecutor(_LANES) as lanes:
-                futures = [
-                    lanes.submit(race, profile, dsn, rng.randrange(2**32), 0, _ASKS, guarded=False) for _ in range(_LANES)
-                ]
+                futures = [lanes.submit(race, profile, dsn, rng.randrange(2**32), 0, _ASKS, guarded=False) for _ in range(_LANES)]
                 collided = sum(future.result()["collided"] for future in futures)
             torn = check_line(plane).failed.total()
             if collided or torn:
