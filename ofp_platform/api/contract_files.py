@@ -25,6 +25,8 @@ from ofp_platform.vocabulary.explanation import Explanation
 from ofp_platform.vocabulary.health_history import HealthHistory
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.identity_link import EntityProfile, IdentityLinkPayload
+from ofp_platform.vocabulary.loop.bundle import Bundle, BundleMessage
+from ofp_platform.vocabulary.loop.bundle_views import BundleHistory, BundlesInForce
 from ofp_platform.vocabulary.loop.decision_record import DecisionList, DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.loop.eval_report import EvalReport, TrainRequest
 from ofp_platform.vocabulary.loop.exact_model import ExactModel
@@ -96,6 +98,8 @@ OVERVIEWS: dict[type[BaseModel], str] = {
     DatasetList: "Published datasets v0",
     PublishedDataset: "Published dataset v0",
     PackOperations: "Operations that put packs live v0",
+    BundleHistory: "Steps of bundles v0",
+    BundlesInForce: "Bundles in force v0",
     HealthHistory: "Health over time v0",
 }
 """Lists that are shown, and the titles of their schemas."""
@@ -360,6 +364,8 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "exact_model_v0.schema.json": object_schema(ExactModel, "exact_model", "Model in exact form v0"),
         "train_request_v0.schema.json": object_schema(TrainRequest, "train_request", "Request for a training v0"),
         "eval_report_v0.schema.json": object_schema(EvalReport, "eval_report", "Report on a model v0"),
+        "decision_bundle_v0.schema.json": object_schema(Bundle, "decision_bundle", "Bundle v0"),
+        "bundle_event_v0.schema.json": object_schema(BundleMessage, "bundle_event", "Step of a bundle v0"),
         **{f"{_kind(model)}_v0.schema.json": object_schema(model, _kind(model), title) for model, title in OVERVIEWS.items()},
     }
 

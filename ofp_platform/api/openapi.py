@@ -33,6 +33,8 @@ from ofp_platform.api.live_example import LiveExample
 from ofp_platform.api.overview_examples import (
     build_list_example,
     build_progress_example,
+    bundle_history_example,
+    bundles_in_force_example,
     dataset_list_example,
     health_history_example,
     pack_operations_example,
@@ -48,6 +50,8 @@ from ofp_platform.api.route_scopes import (
     BUILD_RUN,
     BUILD_RUNS,
     BUILD_STAGES,
+    BUNDLES,
+    BUNDLES_IN_FORCE,
     DATASET,
     DATASETS,
     DECISION,
@@ -596,6 +600,24 @@ def _overview_paths() -> dict[str, Any]:
             "PackOperations",
             pack_operations_example(),
             *page,
+        ),
+        BUNDLES: read(
+            "bundles",
+            "The steps of bundles",
+            "What was published, approved, put in force, rolled back and retired of the run that is served, the newest first:"
+            " by whom, when, why, and where control says it.",
+            "BundleHistory",
+            bundle_history_example(),
+            *page,
+        ),
+        BUNDLES_IN_FORCE: read(
+            "bundles_in_force",
+            "What is in force",
+            "In each scope (environment, mode, slot) of the run that is served: now; behind the step `sequence`; or at `at_utc`.",
+            "BundlesInForce",
+            bundles_in_force_example(),
+            _query("sequence", "2"),
+            _query("at_utc", "2026-03-31T11:20:00Z"),
         ),
     }
 

@@ -247,6 +247,43 @@ def pack_operations_example() -> dict[str, Any]:
     return {"kind": "ofp_pack_operations", "contract_version": "v0", "steps": [step], "next_cursor": None}
 
 
+def bundle_history_example() -> dict[str, Any]:
+    """A bundle was put in force."""
+    bundle = {"bundle_name": "card_payments", "digest": "7" * 64}
+    event = {
+        "kind": "bundle_event",
+        "contract_version": "v0",
+        "context_pins": request_example()["context_pins"],
+        "sequence": 2,
+        "step": "ACTIVATED",
+        "bundle": bundle,
+        "scope": {"environment": "card-payments", "mode": "fraud", "slot": "active"},
+        "actor": "ada",
+        "reason": "gates passed",
+        "at_utc": "2026-03-31T11:20:00Z",
+    }
+    position = {"stream_name": "control", "partition_id": "0000", "offset": 3}
+    return {
+        "kind": "bundle_history",
+        "contract_version": "v0",
+        "context_pins": request_example()["context_pins"],
+        "steps": [{"event": event, "position": position}],
+        "next_cursor": "2",
+    }
+
+
+def bundles_in_force_example() -> dict[str, Any]:
+    """The bundle of the example of a history."""
+    step = bundle_history_example()["steps"][0]
+    in_force = {"bundle": step["event"]["bundle"], "sequence": step["event"]["sequence"], "position": step["position"]}
+    return {
+        "kind": "bundles_in_force",
+        "contract_version": "v0",
+        "context_pins": step["event"]["context_pins"],
+        "scopes": [{"scope": step["event"]["scope"], "in_force": in_force}],
+    }
+
+
 def health_history_example() -> dict[str, Any]:
     """Three spans: one that nobody observed, all well, behind."""
 

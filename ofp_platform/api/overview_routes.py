@@ -12,9 +12,11 @@ from ofp_platform.vocabulary.errors import Reason, invalid
 from ofp_platform.vocabulary.model import is_digest
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.offline.overviews import MOST_ENTRIES
+from ofp_platform.vocabulary.times import parse_time
 
 _FRESH = {"cache-control": "no-store"}
 _DEFAULT_ENTRIES = 20
+_MOST_DIGITS = 15
 
 
 class OverviewRoutes:
@@ -59,6 +61,24 @@ class OverviewRoutes:
     async def pack_operations(self, request: Request) -> Response:
         """A page of the steps of pack operations; `limit` and `cursor` stand in the query."""
         return _json(await self._port.pack_operations(*_page(request)))
+
+    async def bundles(self, request: Request) -> Response:
+        """A page of the steps of bundles; `limit` and `cursor` stand in the query."""
+        return _json(await self._port.bundles(*_page(request)))
+
+    async def bundles_in_force(self, request: Request) -> Response:
+        """What is in force; `sequence` or `at_utc` stands in the query, for what was."""
+        demand_run(request)
+        sequence, at_utc = parameter(request, "sequence"), parameter(request, "at_utc")
+        if sequence is not None and at_utc is not None:
+            raise invalid(Reason.INVALID_FIELD, "sequence and at_utc do not go together")
+        if sequence is not None and not (sequence.isascii() and sequence.isdigit() and len(sequence) <= _MOST_DIGITS):
+            raise invalid(Reason.INVALID_FIELD, "sequence is the number of a step, as GET /v0/bundles lists them")
+        try:
+            at_time = None if at_utc is None else parse_time(at_utc)
+        except ValueError:
+            raise invalid(Reason.INVALID_TIME, "at_utc: not an RFC 3339 UTC time with at most 6 fractional digits") from None
+        return _json(await self._port.bundles_in_force(None if sequence is None else int(sequence), at_time))
 
 
 def _page(request: Request) -> tuple[int, str | None]:

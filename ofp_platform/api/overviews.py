@@ -11,9 +11,12 @@ from ofp_platform.api.service import MayRead
 from ofp_platform.offline.datasets.dataset_overview import find_dataset, list_datasets
 from ofp_platform.offline.parity.parity_overview import MismatchUnreadable, day_start, list_comparisons, report_of
 from ofp_platform.offline.runs.build_overview import find_build, list_builds
+from ofp_platform.storage.bundle_events import Moment, NoSuchStep, all_in_force, list_bundle_events
 from ofp_platform.storage.objects import ObjectStoreUnavailable, open_objects
 from ofp_platform.storage.pack_operations import newest_operations
+from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
+from ofp_platform.vocabulary.loop.bundle_views import BundleHistory, BundlesInForce
 from ofp_platform.vocabulary.model import is_digest
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.offline.overviews import BuildList, BuildProgress, DatasetList, ParityList
@@ -135,6 +138,30 @@ class Overviews:
             rows = newest_operations(connection, self._stream_name, self._pins, limit + 1, before)
             page = PackOperations(steps=tuple(step for _, step in rows[:limit]), next_cursor=_behind(rows, limit))
             return page.model_dump_json().encode()
+
+        return await self._read(read)
+
+    async def bundles(self, limit: int, cursor: str | None) -> bytes:
+        """See OverviewPort."""
+        before = _number(cursor)
+
+        def read(connection: Connection[Any]) -> bytes:
+            rows = list_bundle_events(connection, self._pins, limit + 1, before)
+            behind = str(rows[limit - 1].event.sequence) if len(rows) > limit else None
+            page = BundleHistory(context_pins=self._pins, steps=tuple(rows[:limit]), next_cursor=behind)
+            return canonical_bytes(page.wire())
+
+        return await self._read(read)
+
+    async def bundles_in_force(self, at_sequence: int | None, at_time: int | None) -> bytes:
+        """See OverviewPort."""
+
+        def read(connection: Connection[Any]) -> bytes:
+            try:
+                scopes = all_in_force(connection, self._pins, Moment(at_sequence, at_time))
+            except NoSuchStep as error:
+                raise invalid(Reason.INVALID_FIELD, str(error)) from None
+            return canonical_bytes(BundlesInForce(context_pins=self._pins, scopes=tuple(scopes)).wire())
 
         return await self._read(read)
 

@@ -24,6 +24,8 @@ DATASETS = "/v0/datasets"
 DATASET = "/v0/datasets/{dataset_identity}"
 HEALTH_HISTORY = "/v0/health_history"
 PACK_OPERATIONS = "/v0/pack_operations"
+BUNDLES = "/v0/bundles"
+BUNDLES_IN_FORCE = "/v0/bundles/in-force"
 EXPLANATION = "/v0/snapshots/{snapshot_hash}/explanation"
 APPLY_FAILURES = "/v0/apply_failures"
 CONSOLE = "/console"
@@ -65,6 +67,8 @@ SCOPES: dict[str, Scope | Open] = {
     PARITY_REPORT: Scope.SNAPSHOTS_READ,
     DATASETS: Scope.SNAPSHOTS_READ,
     DATASET: Scope.SNAPSHOTS_READ,
+    BUNDLES: Scope.SNAPSHOTS_READ,
+    BUNDLES_IN_FORCE: Scope.SNAPSHOTS_READ,
     HEALTH_HISTORY: Scope.OPERATE,
     PACK_OPERATIONS: Scope.OPERATE,
     METRICS: Scope.METRICS,

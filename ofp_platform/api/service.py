@@ -150,6 +150,18 @@ class OverviewPort(Protocol):
         """JSON of PackOperations."""
         ...
 
+    async def bundles(self, limit: int, cursor: str | None) -> bytes:
+        """JSON of BundleHistory."""
+        ...
+
+    async def bundles_in_force(self, at_sequence: int | None, at_time: int | None) -> bytes:
+        """JSON of BundlesInForce, behind a step or at a time (microseconds); now where neither is given.
+
+        Raises:
+            ContractError: INVALID_FIELD: there is no such step yet.
+        """
+        ...
+
     async def close(self) -> None:
         """Release what was taken; called once, after the last request."""
 

@@ -35,6 +35,7 @@ from ofp_platform.cli.offline import (
     parity_commands,
 )
 from ofp_platform.cli.online import (
+    bundle_commands,
     catalog_commands,
     decide,
     decider_commands,
@@ -129,6 +130,7 @@ app.add_typer(label_commands.app, name="labels")
 app.command("decide", short_help="Run the example decision service over the newest events.")(decide.decide)
 app.add_typer(decider_commands.app, name="decider")
 app.add_typer(decision_commands.app, name="decision")
+app.add_typer(bundle_commands.app, name="bundle")
 app.add_typer(id_commands.app, name="id")
 app.add_typer(intent_commands.app, name="intent")
 app.add_typer(build_commands.app, name="build")

@@ -192,6 +192,12 @@ class FakeOverviews:
     async def pack_operations(self, limit: int, cursor: str | None) -> bytes:
         return self._answer(overview_examples.pack_operations_example(), limit, cursor)
 
+    async def bundles(self, limit: int, cursor: str | None) -> bytes:
+        return self._answer(overview_examples.bundle_history_example(), limit, cursor)
+
+    async def bundles_in_force(self, at_sequence: int | None, at_time: int | None) -> bytes:
+        return self._answer(overview_examples.bundles_in_force_example(), at_sequence, at_time)
+
     async def close(self) -> None:
         self.closed = True
 

@@ -14,6 +14,7 @@ from ofp_platform.api.overviews import Overviews
 from ofp_platform.offline.parity.correction_store import store_corrections
 from ofp_platform.offline.parity.parity_store import store_records
 from ofp_platform.offline.runs.run_ledger import RunLedger
+from ofp_platform.storage.bundle_events import append_bundle_event
 from ofp_platform.storage.decision_records import append_decisions
 from ofp_platform.storage.governance_facts import append_facts
 from ofp_platform.storage.objects import ObjectStore
@@ -21,6 +22,8 @@ from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.loop.bundle import BundleEvent, BundleRef, BundleScope, BundleStep, Slot
+from ofp_platform.vocabulary.loop.bundle_views import BundleHistory, BundlesInForce
 from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, Refusal
 from ofp_platform.vocabulary.offline.build_run import RunState
@@ -38,8 +41,11 @@ from ofp_platform.vocabulary.offline.parity_record import (
     ParityOutcome,
     ParityResult,
 )
+from ofp_platform.vocabulary.offline.run_facts import TrafficMode
 from ofp_platform.vocabulary.pack_operations import PackOperations
+from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.profile import Profile, load_profile
+from ofp_platform.vocabulary.times import parse_time
 from ofp_platform_tests.oracle.kept import (
     MATCH,
     MISMATCH,
@@ -98,6 +104,8 @@ async def test_an_empty_plane_has_empty_lists(views: Overviews) -> None:
     assert ParityList.model_validate_json(await views.comparisons(20, None)).comparisons == ()
     assert DatasetList.model_validate_json(await views.datasets(20, None)).datasets == ()
     assert PackOperations.model_validate_json(await views.pack_operations(20, None)).steps == ()
+    assert BundleHistory.model_validate_json(await views.bundles(20, None)).steps == ()
+    assert BundlesInForce.model_validate_json(await views.bundles_in_force(None, None)).scopes == ()
 
 
 async def test_builds_by_pages_with_state_reason_progress_and_size(views: Overviews, profile: Profile, pool: Pool) -> None:
@@ -252,10 +260,40 @@ async def test_pack_operations_of_one_run_the_newest_first(views: Overviews, pro
     assert [one.records for one in steps] == [2, 1, 0]
 
 
+async def test_steps_of_bundles_and_what_is_in_force(views: Overviews, profile: Profile, pool: Pool) -> None:
+    ref = BundleRef(bundle_name="rules", digest="1" * 64)
+    scope = BundleScope(environment="env", mode=TrafficMode.FRAUD, slot=Slot.ACTIVE)
+    steps = [(BundleStep.PUBLISHED, None), (BundleStep.APPROVED, None), (BundleStep.ACTIVATED, scope)]
+    with pool.connection() as connection:
+        for pins in (pins_of(profile), pins_of(profile, other=True)):
+            for number, (step, of_scope) in enumerate(steps):
+                event = BundleEvent(
+                    context_pins=pins,
+                    sequence=number,
+                    step=step,
+                    bundle=ref,
+                    scope=of_scope,
+                    actor="who",
+                    reason="why",
+                    at_utc=f"2026-01-0{number + 1}T00:00:00Z",
+                )
+                position = Position(stream_name="control", partition_id="0000", offset=number)
+                append_bundle_event(connection, event, position)
+    told = await pages(lambda cursor: _parsed(BundleHistory, views.bundles(1, cursor)), lambda page: page.steps)
+    assert [(one.event.sequence, one.event.context_pins) for one in told] == [(n, pins_of(profile)) for n in (2, 1, 0)]
+    now = BundlesInForce.model_validate_json(await views.bundles_in_force(None, None))
+    assert [(one.scope, one.in_force.bundle, one.in_force.sequence) for one in now.scopes] == [(scope, ref, 2)]
+    day_two = parse_time("2026-01-02T00:00:00Z")
+    for before in (views.bundles_in_force(1, None), views.bundles_in_force(None, day_two)):
+        assert (await _parsed(BundlesInForce, before)).scopes == ()
+    await refused(views.bundles_in_force(3, None), Reason.INVALID_FIELD)
+
+
 @pytest.mark.parametrize("cursor", ["", "-1", "x", "1" * 19, "²", f"1{'a' * 64}", f"x~{'a' * 64}", "name~short", "~"])
 async def test_a_cursor_of_another_form_is_refused(views: Overviews, cursor: str) -> None:
     await refused(views.builds(1, None, cursor), Reason.INVALID_FIELD)
     await refused(views.pack_operations(1, cursor), Reason.INVALID_FIELD)
+    await refused(views.bundles(1, cursor), Reason.INVALID_FIELD)
     await refused(views.comparisons(1, cursor), Reason.INVALID_FIELD)
     if not cursor.endswith("a"):
         await refused(views.datasets(1, cursor), Reason.INVALID_FIELD)

@@ -92,6 +92,10 @@ PINNED_ELSEWHERE = {"ofp_health", "ofp_feature_groups", "profile", "ofs_label_as
     "ofs_dataset_list",
     "ofs_published_dataset",
     "ofp_pack_operations",
+    "bundle_event",
+    "bundle_history",
+    "bundles_in_force",
+    "decision_bundle",
     "ofp_health_history",
     "pack_plan",
 }

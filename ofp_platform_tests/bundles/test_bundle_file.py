@@ -118,7 +118,7 @@ def test_a_file_that_is_wrong_by_itself(text: str, words: str, tmp_path: Path) -
         ),
         (
             {"key_fields": {"card": "pan_token"}},
-            r"key_fields\.card: the pack declares no pan_token of card_payment: name it among",
+            r"key_fields\.card: the pack declares no pan_token of card_payment: name it",
         ),
         ({"key_fields": {"card": "amount_minor"}}, r"key_fields\.card: amount_minor is a number, and a key is a string"),
         ({"key_fields": {"card": "observed_identifiers[print]"}}, r"key_fields\.card: the pack makes no key of observed_iden"),

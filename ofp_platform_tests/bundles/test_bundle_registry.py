@@ -109,9 +109,9 @@ def test_four_eyes_unless_the_policy_says_otherwise(desk: Desk) -> None:
         desk.by("checker").approve(bundle.ref, "x")
     desk.by("maker").publish(bundle, "made")
     for policy in (None, BundlePolicy()):
-        with pytest.raises(BundleRefused, match="FOUR_EYES: .+ was published by maker: somebody else approves it"):
+        with pytest.raises(BundleRefused, match=r"FOUR_EYES: .+ was published by maker: somebody else approves it"):
             desk.by("maker", bundles=policy).approve(bundle.ref, "x")
-    with pytest.raises(BundleRefused, match="NOT_APPROVED: .+`ofp bundle approve` comes first"):
+    with pytest.raises(BundleRefused, match=r"NOT_APPROVED: .+`ofp bundle approve` comes first"):
         desk.by("owner").activate(bundle.ref, FRAUD, ACTIVE, desk.live, "go")
     assert desk.by("maker", bundles=BundlePolicy(four_eyes=False)).approve(bundle.ref, "x").is_new
     assert not desk.by("maker", bundles=BundlePolicy(four_eyes=False)).approve(bundle.ref, "x").is_new
@@ -123,7 +123,7 @@ def test_a_second_bundle_replaces_the_first_and_a_roll_back_goes_down_the_pile(d
     first, second, third = (desk.activated(name) for name in ("first", "second", "third"))
     owner = desk.by("owner")
     assert ref_in_force(desk) == third.ref
-    with pytest.raises(BundleRefused, match="NOT_IN_FORCE: second/.+ is not in force in cards/fraud/active, third/.+ is"):
+    with pytest.raises(BundleRefused, match=r"NOT_IN_FORCE: second/.+ is not in force in cards/fraud/active, third/.+ is"):
         owner.roll_back(second.ref, FRAUD, ACTIVE, desk.live, "bad")
     back = owner.roll_back(third.ref, FRAUD, ACTIVE, desk.live, "bad").recorded.event
     assert (back.bundle, back.replaces) == (second.ref, third.ref)
@@ -134,7 +134,7 @@ def test_a_second_bundle_replaces_the_first_and_a_roll_back_goes_down_the_pile(d
     assert owner.roll_back(second.ref, FRAUD, ACTIVE, desk.live, "bad").recorded.event.bundle == first.ref
     with pytest.raises(BundleRefused, match="NOTHING_BEFORE: nothing was in force in cards/fraud/active before first"):
         owner.roll_back(first.ref, FRAUD, ACTIVE, desk.live, "bad")
-    with pytest.raises(BundleRefused, match="ALREADY_IN_FORCE: first/.+ by owner"):
+    with pytest.raises(BundleRefused, match=r"ALREADY_IN_FORCE: first/.+ by owner"):
         owner.activate(first.ref, FRAUD, ACTIVE, desk.live, "go")
     last = in_force(desk)
     assert last is not None
@@ -165,7 +165,7 @@ def test_what_is_in_force_in_the_shadow_slot_changes_nothing_in_the_active_one(d
 
 def test_a_retired_bundle_is_never_in_force_again(desk: Desk) -> None:
     first, second = desk.activated("first"), desk.activated("second")
-    with pytest.raises(BundleRefused, match="IN_FORCE: second/.+ is in force in cards/fraud/active: activate another"):
+    with pytest.raises(BundleRefused, match=r"IN_FORCE: second/.+ is in force in cards/fraud/active: activate another"):
         desk.by("owner").retire(second.ref, "old")
     with pytest.raises(BundleRefused, match="NOT_PUBLISHED"):
         desk.by("owner").retire(desk.bundle("unknown").ref, "old")
@@ -191,7 +191,7 @@ def test_a_bundle_for_other_features_is_refused_and_nothing_changes(desk: Desk) 
         lambda: desk.by("owner").activate(third.ref, FRAUD, ACTIVE, other, "go"),
         lambda: desk.by("owner").roll_back(second.ref, FRAUD, ACTIVE, other, "bad"),
     ):
-        with pytest.raises(BundleRefused, match="INCOMPATIBLE: (third|first)/.+made for card_payments revision 1"):
+        with pytest.raises(BundleRefused, match=r"INCOMPATIBLE: (third|first)/.+made for card_payments revision 1"):
             refused()
     assert ref_in_force(desk) == second.ref
     assert first.ref != second.ref
@@ -206,7 +206,7 @@ def test_a_bundle_whose_object_is_gone_or_changed_is_refused(desk: Desk) -> None
     with pytest.raises(BundleRefused, match=r"INCOMPATIBLE: .+ has digest [0-9a-f]{64}, not .+: it was changed"):
         desk.by("owner").activate(bundle.ref, FRAUD, ACTIVE, desk.live, "go")
     path.unlink()
-    with pytest.raises(BundleRefused, match="INCOMPATIBLE: .+ is not in file://.+: bring it back"):
+    with pytest.raises(BundleRefused, match=r"INCOMPATIBLE: .+ is not in file://.+: bring it back"):
         desk.by("owner").activate(bundle.ref, FRAUD, ACTIVE, desk.live, "go")
     assert in_force(desk) is None
 

@@ -18,7 +18,9 @@ from ofp_platform_tests.cli.program import call
 from ofp_platform_tests.oracle.simulated_log import append, profile, write_profile
 
 HASH, REASON = "0" * 64, ("--reason", "x")
+ACTED = ("--actor", "x", *REASON)
 OWNER = {"migrate", "retention", "database register", "log trim", "log accept", "archive restore", "run cancel", "run work"}
+OWNER |= {"bundle publish", "bundle approve", "bundle activate", "bundle rollback", "bundle retire"}
 """The schema, rights, runs, and taking away or putting back what others can only add."""
 DOORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "apply": ("offline", ("card_payments", "--plan", "00000000", *REASON)),
@@ -27,6 +29,14 @@ DOORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "archive run": ("offline", ()),
     "archive verify": ("offline", ()),
     "build prune": ("offline", ()),
+    "bundle activate": ("owner", ("card_payments", *ACTED)),
+    "bundle approve": ("owner", ("card_payments", *ACTED)),
+    "bundle list": ("auditor", ()),
+    "bundle publish": ("owner", ("card_payments", *ACTED)),
+    "bundle resolve": ("auditor", ()),
+    "bundle retire": ("owner", ("card_payments", *ACTED)),
+    "bundle rollback": ("owner", ("card_payments", *ACTED)),
+    "bundle show": ("auditor", ("card_payments",)),
     "catalog list": ("auditor", ()),
     "catalog show": ("auditor", ("account_activity",)),
     "database register": ("owner", ("nobody", "serving", "--every-run")),

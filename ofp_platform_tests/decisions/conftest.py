@@ -21,8 +21,8 @@ from ofp_platform.decisions.event_reader import EventReader, ReadEvent
 from ofp_platform.decisions.loop import DecisionService
 from ofp_platform.decisions.recorder import DecisionRecorder
 from ofp_platform.online.plane import Plane
-from ofp_platform.storage.decision_records import decision_ids_in, read_decisions
 from ofp_platform.storage.bundle_events import bundle_path
+from ofp_platform.storage.decision_records import decision_ids_in, read_decisions
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.loop.bundle import Bundle, BundleInForce, BundleModel, Comparison, FeatureOperand, Guardrail
 from ofp_platform.vocabulary.loop.decision_record import DecisionRecord

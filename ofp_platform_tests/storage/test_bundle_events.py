@@ -162,7 +162,7 @@ def test_a_bundle_is_read_back_by_its_digest(tmp_path: Path) -> None:
     newer = bundle.stored().replace(b'"contract_version":"v0"', b'"contract_version":"v7"')
     with pytest.raises(BundleDamaged, match="no bundle that this release knows: it says contract version 'v7'"):
         load_bundle(objects, stored_as(newer))
-    with pytest.raises(BundleDamaged, match="is no bundle$"):
+    with pytest.raises(BundleDamaged, match=r"is no bundle$"):
         load_bundle(objects, stored_as(b"[1]"))
     with pytest.raises(BundleDamaged, match="holds bundle rules"):
         load_bundle(objects, stored_as(bundle.stored(), "others"))
@@ -193,5 +193,5 @@ def test_the_model_of_a_bundle_is_read_back_by_its_digest(tmp_path: Path) -> Non
     with pytest.raises(BundleDamaged, match="it was changed"):
         load_bundle_model(objects, named.model_copy(update={"digest": "3" * 64}))
     objects.put_if_absent("learning/other.json", b"{}")
-    with pytest.raises(BundleDamaged, match="is no model in exact form$"):
+    with pytest.raises(BundleDamaged, match=r"is no model in exact form$"):
         load_bundle_model(objects, BundleModel(path="learning/other.json", digest=sha256_hex(b"{}"), thresholds=thresholds))

@@ -23,6 +23,9 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.api.principals import PrincipalsError
     from ofp_platform.api.server import AddressError
     from ofp_platform.api.tls import CertificateUnusable
+    from ofp_platform.bundles.bundle_file import BundleFileError
+    from ofp_platform.bundles.lifecycle import BundleRefused
+    from ofp_platform.bundles.trained_model import ModelRefused
     from ofp_platform.client import AnswerNotTrusted, ServiceUnreachable
     from ofp_platform.decisions.decision_file import DecisionFileError
     from ofp_platform.ingress.batches import IngressRefused
@@ -58,6 +61,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.registry.pack_text import PackErrors
     from ofp_platform.scenario.runner import RunRefused
     from ofp_platform.simulation.handbook_file import HandbookFileError
+    from ofp_platform.storage.bundle_events import BundleDamaged
     from ofp_platform.storage.embedded import EmbeddedPostgresError
     from ofp_platform.storage.objects import ObjectConflict, ObjectStoreUnavailable
     from ofp_platform.storage.postgres import DatabaseUnavailable, DsnNotCarried
@@ -88,6 +92,9 @@ def words_for(error: Exception) -> str | None:
         AnswerNotTrusted,
         ArchiveConflict,
         BuildRefused,
+        BundleDamaged,
+        BundleFileError,
+        BundleRefused,
         CertificateUnusable,
         DatasetNotAdmitted,
         CommandRefused,
@@ -108,6 +115,7 @@ def words_for(error: Exception) -> str | None:
         LogError,
         MemoryTooSmall,
         MessageRefused,
+        ModelRefused,
         NoContextStream,
         NoControlStream,
         NoDecisionsStream,
