@@ -46,6 +46,9 @@ CrashPoint = Literal[
     "build.manifest_published",
     "publication.file_put",
     "publication.before_manifest",
+    "audit.rows_written",
+    "audit.committed",
+    "audit.head_put",
 ]
 """Every place that there is: the type checker refuses another name, the kill loop kills at each of them."""
 

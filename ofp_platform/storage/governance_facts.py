@@ -53,7 +53,8 @@ def read_facts(pool: Pool, fact: str | None = None, *, about: str = "", limit: i
             " FROM ofp.governance_fact WHERE (%(fact)s::text IS NULL OR fact = %(fact)s)"
             " AND starts_with(coalesce(content::jsonb ->> 'request_id', content::jsonb ->> 'run_id',"
             " content::jsonb ->> 'operation_id',"
-            " content::jsonb #>> '{adjudication,event_id}', 'quarantine/' || (content::jsonb ->> 'quarantine_id')), %(about)s)"
+            " content::jsonb #>> '{adjudication,event_id}', 'quarantine/' || (content::jsonb ->> 'quarantine_id'),"
+            " content::jsonb ->> 'to_key_id'), %(about)s)"
             " ORDER BY fact_number DESC LIMIT %(limit)s",
             {"fact": fact, "about": about, "limit": limit},
         ).fetchall()

@@ -1,5 +1,5 @@
 """Governance facts: builds that ended, datasets superseded, runs of Dagster that failed, ids adjudicated, packs put live,
-records of ingress sent again."""
+records of ingress sent again, keys of the audit log handed on."""
 
 from __future__ import annotations
 
@@ -127,7 +127,27 @@ class QuarantineReplayed(_Fact):
     at_utc: Time
 
 
-GovernanceFact = BuildCompleted | BuildFailed | BuildSuperseded | RunFailed | IdAdjudicated | PackOperation | QuarantineReplayed
+class AuditKeyRotated(_Fact):
+    """The audit log was handed on from one key to another. The head behind this fact is the last that the former key signs."""
+
+    fact: Literal["audit_key_rotated"] = "audit_key_rotated"
+    from_key_id: Digest = Field(description="an Ed25519 public key")
+    to_key_id: Digest = Field(description="an Ed25519 public key")
+    actor: Identifier
+    reason: str = Field(min_length=1, max_length=1000)
+    at_utc: Time
+
+
+GovernanceFact = (
+    BuildCompleted
+    | BuildFailed
+    | BuildSuperseded
+    | RunFailed
+    | IdAdjudicated
+    | PackOperation
+    | QuarantineReplayed
+    | AuditKeyRotated
+)
 FACT: TypeAdapter[GovernanceFact] = TypeAdapter(Annotated[GovernanceFact, Field(discriminator="fact")])
 FACTS = (
     "build_completed",
@@ -137,6 +157,7 @@ FACTS = (
     "id_adjudicated",
     "pack_operation",
     "quarantine_replayed",
+    "audit_key_rotated",
 )
 
 
@@ -148,6 +169,8 @@ def subject(fact: GovernanceFact) -> str:
         return fact.adjudication.event_id
     if isinstance(fact, QuarantineReplayed):
         return f"quarantine/{fact.quarantine_id}"
+    if isinstance(fact, AuditKeyRotated):
+        return fact.to_key_id
     return fact.run_id if isinstance(fact, RunFailed) else fact.request_id
 
 
@@ -162,6 +185,8 @@ def gist(fact: GovernanceFact) -> str:
             return _line(fact.step, way, fact.refusal or f"{fact.actor}: {fact.reason}")
         case QuarantineReplayed():
             return _line(fact.set_aside_for, fact.outcome, f"{fact.actor}: {fact.reason}")
+        case AuditKeyRotated():
+            return _line(f"{fact.from_key_id[:12]} -> {fact.to_key_id[:12]}", f"{fact.actor}: {fact.reason}")
         case RunFailed():
             return _line(fact.job_name, fact.partition, *fact.reasons[:1] or (fact.error,))
         case BuildFailed():
