@@ -38,8 +38,9 @@ from ofp_platform.vocabulary.loop.audit import AuditLeaf, TreeHead
 from ofp_platform.vocabulary.times import format_time
 
 BATCH_LEAVES = 10_000
-GRACE_US = 15 * 60 * 1_000_000
-"""A record may become visible so long after the time that it was recorded at: transactions end, and clocks differ by less."""
+# a record may become visible so long after the time that it was recorded at: transactions end sooner
+_COVERED = """
+    SELECT to_char(transaction_timestamp() AT TIME ZONE 'UTC' - interval '15 minutes', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
 _QUARANTINED = """
     SELECT DISTINCT subject FROM ofp.audit_quarantine WHERE leaf_kind = %(leaf_kind)s
     EXCEPT SELECT subject FROM ofp.audit_leaf WHERE leaf_kind = %(leaf_kind)s ORDER BY subject"""
@@ -88,12 +89,12 @@ def append_records(
         reader.isolation_level = IsolationLevel.REPEATABLE_READ
         try:
             with reader.transaction():
-                scan_began = now()
+                [covered] = reader.execute(_COVERED).fetchone() or ("",)
                 leaves = _leaves(reader, objects, outcome)
                 batch = list(islice(leaves, batch_leaves))
                 while batch:
                     following = list(islice(leaves, batch_leaves))
-                    covers_until = None if following else format_time(scan_began - GRACE_US)
+                    covers_until = None if following else covered
                     facts = HeadTimes(format_time(now()), covers_until)
                     outcome.heads.append(write_head(writer, objects, key, batch, facts))
                     outcome.leaf_count += len(batch)
@@ -113,18 +114,14 @@ def held_log(pool: Pool, objects: ObjectStore) -> Iterator[tuple[Connection[Any]
         AuditRefused: the object store has a head that the database has not, or another one of that size.
     """
     with pool.connection() as writer:
-        writer.commit()
         hold_log(writer, APPENDING)
         try:
             demand_every_run(writer)
             head = newest_head(writer)
-            writer.commit()
             demand_no_later_object(objects, head)
             yield writer, head is not None and put_head(objects, head)
         finally:
-            writer.rollback()
             let_go(writer, APPENDING)
-            writer.commit()
 
 
 @dataclass(frozen=True)
@@ -196,9 +193,7 @@ def _pages(records: Iterator[Record]) -> Iterator[list[Record]]:
         yield page
 
 
-def _whole(
-    reader: Connection[Any], source: LeafSource, records: Sequence[Record], outcome: AppendOutcome
-) -> Iterator[AuditLeaf]:
+def _whole(reader: Connection[Any], source: LeafSource, records: Sequence[Record], outcome: AppendOutcome) -> Iterator[AuditLeaf]:
     reasons = incomplete(reader, source.leaf_kind, records)
     for record in records:
         if (reason := reasons.get(record.subject)) is None:

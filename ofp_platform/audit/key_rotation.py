@@ -29,15 +29,12 @@ def rotate_key(
     """
     with held_log(pool, objects) as (writer, _):
         head = newest_head(writer)
-        writer.commit()
         if head is None:
             raise AuditRefused("there is no head yet: the first append decides whose log it is (`ofp audit append --key FILE`)")
         if next_key_id == key_after(head):
             raise AuditRefused(f"the log is key {next_key_id}'s already")
         at_utc = format_time(now())
-        fact = AuditKeyRotated(
-            from_key_id=key.key_id, to_key_id=next_key_id, actor=told[0], reason=told[1], at_utc=at_utc
-        )
+        fact = AuditKeyRotated(from_key_id=key.key_id, to_key_id=next_key_id, actor=told[0], reason=told[1], at_utc=at_utc)
         digest = digest_of(fact.wire())
         with writer.transaction():
             append_facts_with(writer, [fact])

@@ -89,10 +89,11 @@ def _private_text(path: Path) -> bytes:
     except OSError as error:
         words = "it is a symbolic link" if path.is_symlink() else error.strerror
         raise KeyRefused(f"the key file {path} cannot be read: {words}") from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise KeyRefused(f"{path} is no file")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise KeyRefused(f"{path} is no file")
         if status.st_mode & 0o777 & ~PRIVATE_FILE:
             raise KeyRefused(
                 f"{path} has mode {status.st_mode & 0o7777:04o}: others may reach it. If nobody can have read it:"

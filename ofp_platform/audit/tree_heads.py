@@ -65,7 +65,9 @@ def newest_head(connection: Connection[Any]) -> TreeHead | None:
     try:
         return None if row is None else TreeHead.model_validate_json(row[0])
     except ValueError:
-        raise AuditRefused("the newest row of ofp.audit_head holds no tree head: `ofp audit verify` says what else is so") from None
+        raise AuditRefused(
+            "the newest row of ofp.audit_head holds no tree head: `ofp audit verify` says what else is so"
+        ) from None
 
 
 def read_heads(connection: Connection[Any]) -> list[TreeHead]:

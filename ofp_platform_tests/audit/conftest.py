@@ -146,6 +146,7 @@ class AuditedPlane:
         tables = ["audit_leaf", "audit_node", "audit_head", "audit_quarantine", "decision_record", "label_assertion"]
         for table in [*tables, "run_status", "governance_fact"]:
             connection.execute(f"ALTER TABLE ofp.{table} DISABLE TRIGGER ALL")
+        connection.execute("ALTER TABLE ofp.audit_leaf DROP CONSTRAINT IF EXISTS audit_leaf_check")
         return connection
 
 
