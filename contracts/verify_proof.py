@@ -1,8 +1,9 @@
 """Verify a proof of the audit log with nothing but Python: `python verify_proof.py PROOF.json --public-key HEX`.
 
-Exit code 0: the record was in the log when its head was signed, by the key given or one that it handed the log on to. Exit code 1:
-it is not proven, and the last line says why. Only the standard library is used, and nothing of the plane; the formats are those of
-`audit_proof_v0.schema.json`: RFC 6962 (hashes), RFC 8032 (Ed25519), RFC 8785 (canonical JSON, here of texts and integers alone).
+Exit code 0: the record was in the log when its head was signed, by the key given or one that it handed the log on to.
+Exit code 1: it is not proven, and the last line says why. Only the standard library is used, and nothing of the plane; the
+formats are those of `audit_proof_v0.schema.json`: RFC 6962 (hashes), RFC 8032 (Ed25519), RFC 8785 (canonical JSON, here of
+texts and integers alone).
 """
 
 import argparse

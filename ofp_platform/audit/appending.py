@@ -1,7 +1,8 @@
 """Appending: what is no leaf yet becomes one, in batches; each batch is one transaction with a signed head.
 
-One appender at a time. The row of a head is committed with its leaves, then its object is put. Stopped between the two, the row has
-all that the object holds, and the next append puts it before anything else: a head that others may have seen is never signed anew.
+One appender at a time. The row of a head is committed with its leaves, then its object is put. Stopped between the two, the row
+has all that the object holds, and the next append puts it before anything else: a head that others may have seen is never signed
+anew.
 """
 
 from __future__ import annotations

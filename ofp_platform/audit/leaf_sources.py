@@ -63,7 +63,7 @@ class LeafSource:
     read: Callable[[Row, ObjectStore], Record]
 
     def pending(self, connection: Connection[Any], objects: ObjectStore) -> Iterator[Record]:
-        """Every record without a leaf that is not in quarantine, in order; read as they are taken, in a transaction of the caller."""
+        """Every record without a leaf that is not in quarantine, in order, read as they are taken in the caller's transaction."""
         query = f"""
             SELECT {self.subject} AS subject, {self.columns} FROM {self.table} AS record
             WHERE NOT EXISTS (SELECT FROM ofp.audit_leaf AS leaf

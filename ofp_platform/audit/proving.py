@@ -1,6 +1,6 @@
 """Proof of one record: its leaf, the hashes from there to the root of the newest head, and how that head's key came to sign.
 
-What a decision was made from is not the audit log's to look for: whoever has the snapshot and the events gives them (`with_evidence`).
+The evidence behind a decision is not the audit log's to look for: whoever has snapshot and events gives them (`with_evidence`).
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ from ofp_platform.vocabulary.loop.audit import (
 )
 
 _QUARANTINE = """
-    SELECT leaf_kind, reason FROM ofp.audit_quarantine WHERE subject = %(id)s OR split_part(subject, ':', 2) = %(id)s LIMIT 1"""
+    SELECT leaf_kind, reason FROM ofp.audit_quarantine
+    WHERE subject = %(id)s OR split_part(subject, ':', 2) = %(id)s LIMIT 1"""
 
 
 def prove_record(connection: Connection[Any], objects: ObjectStore, identifier: str) -> AuditProof:
-    """The proof of the record with that id: a decision, an assertion of a label, a dataset (its identity), a fact (its digest), or
-    a step of a run (RUN/NUMBER), under the newest head.
+    """The proof of the record with that id under the newest head: a decision, an assertion of a label, a dataset (its identity),
+    a fact (its digest), or a step of a run (RUN/NUMBER).
 
     Raises:
         AuditRefused: it is no leaf yet, several have that id, the record is another one by now, or the proof does not hold.
@@ -102,7 +103,7 @@ def proof_file(proof: AuditProof) -> bytes:
     encoded = canonical_bytes(proof.wire())
     if len(encoded) > MOST_PROOF_BYTES:
         raise AuditRefused(
-            f"the proof takes {len(encoded):,} bytes, and {MOST_PROOF_BYTES:,} are allowed; {len(proof.events):,} events are in it:"
-            " leave them out (`--no-events`), or the payload (without `--with-payload`)"
+            f"the proof takes {len(encoded):,} bytes, and {MOST_PROOF_BYTES:,} are allowed; {len(proof.events):,} events are in"
+            " it: leave them out (`--no-events`), or the payload (without `--with-payload`)"
         )
     return encoded

@@ -139,8 +139,8 @@ def demand_no_later_object(objects: ObjectStore, head: TreeHead | None) -> None:
     if later:
         raise AuditRefused(
             f"the object store has the signed head {later[-1]}, and the database ends at"
-            f" {'no head' if head is None else f'{head.tree_size:,} leaves'}: a recovery lost rows, or somebody removed them. A second"
-            " history is never signed: put the rows of ofp.audit_* back, from a backup or a standby"
+            f" {'no head' if head is None else f'{head.tree_size:,} leaves'}: a recovery lost rows, or somebody removed them. A"
+            " second history is never signed: put the rows of ofp.audit_* back, from a backup or a standby"
         )
 
 

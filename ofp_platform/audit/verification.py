@@ -1,4 +1,4 @@
-"""Verification of the audit log: leaves, nodes, roots, heads, their objects, and the records themselves; every fault with its place."""
+"""Verification of the audit log: leaves, nodes, roots, heads, objects, and the records themselves; each fault with its place."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def fact(number: int) -> RunFailed:
 
 @dataclass
 class AuditedPlane:
-    """A database with records, its object store, and the key of its log. `clock`: what `now` gives, one second later each time."""
+    """A database with records, its object store, and the key of its log. `clock`: of `now`, one second later each time."""
 
     dsn: str
     pool: Pool
@@ -87,8 +87,8 @@ class AuditedPlane:
         with self.pool.connection() as connection:
             for number in numbers:
                 connection.execute(
-                    "INSERT INTO ofp.snapshot_index (pins_digest, registry_digest, run_config_digest, basis, snapshot_hash, as_of,"
-                    " reference) VALUES (%s, '', '', '', %s, 0, 'x') ON CONFLICT DO NOTHING",
+                    "INSERT INTO ofp.snapshot_index (pins_digest, registry_digest, run_config_digest, basis, snapshot_hash,"
+                    " as_of, reference) VALUES (%s, '', '', '', %s, 0, 'x') ON CONFLICT DO NOTHING",
                     (pins_digest(PINS), sha256_hex(str(number).encode())),
                 )
 

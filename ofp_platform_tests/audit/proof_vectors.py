@@ -1,7 +1,7 @@
 """The vectors in contracts/audit_proof_vectors, made anew: `python -m ofp_platform_tests.audit.proof_vectors` writes them.
 
-A log of seven leaves: a head over three hands it on to a second key, whose head over seven a witness signs too. The fifth leaf is a
-decision with its snapshot, its event and two events inside a value. Each broken proof is the good one with members replaced.
+A log of seven leaves: a head over three hands it on to a second key, whose head over seven a witness signs too. The fifth leaf is
+a decision with its snapshot, its event and two events inside a value. Each broken proof is the good one with members replaced.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def test_what_is_in_quarantine_is_told_and_no_fault(filled: AuditedPlane) -> Non
 
 def test_a_log_that_was_handed_on_is_a_chain(filled: AuditedPlane) -> None:
     old, new = filled.key, SigningKey.of_seed(b"n" * 32)
-    with pytest.raises(AuditRefused, match="is key .* already"):
+    with pytest.raises(AuditRefused, match=r"is key .* already"):
         rotate_key(filled.pool, filled.objects, old, old.key_id, ("ops", "x"), filled.now)
     with pytest.raises(AuditRefused, match="the log is signed by key"):
         rotate_key(filled.pool, filled.objects, new, "5" * 64, ("ops", "x"), filled.now)

@@ -23,6 +23,9 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.api.principals import PrincipalsError
     from ofp_platform.api.server import AddressError
     from ofp_platform.api.tls import CertificateUnusable
+    from ofp_platform.audit.leaf_rows import NodeMissing
+    from ofp_platform.audit.signing_keys import KeyRefused
+    from ofp_platform.audit.tree_heads import AuditRefused
     from ofp_platform.client import AnswerNotTrusted, ServiceUnreachable
     from ofp_platform.decisions.decision_file import DecisionFileError
     from ofp_platform.ingress.batches import IngressRefused
@@ -85,6 +88,7 @@ def words_for(error: Exception) -> str | None:
         AddressError,
         AnswerNotTrusted,
         ArchiveConflict,
+        AuditRefused,
         BuildRefused,
         CertificateUnusable,
         DatasetNotAdmitted,
@@ -102,6 +106,7 @@ def words_for(error: Exception) -> str | None:
         HandbookFileError,
         ImportRulesError,
         IngressRefused,
+        KeyRefused,
         LeaseLost,
         LogError,
         MemoryTooSmall,
@@ -109,6 +114,7 @@ def words_for(error: Exception) -> str | None:
         NoContextStream,
         NoControlStream,
         NoDecisionsStream,
+        NodeMissing,
         NotExplained,
         NotRebuildable,
         ObjectConflict,

@@ -105,7 +105,7 @@ class ProvenSnapshot(Model):
 
 class ProvenEvent(Model):
     """One event of the log, by its position. `payload_hash` is over type, version, time, pins and payload (semantics.md, section
-    2), and can be computed again where `envelope` is there, the RFC 8785 text of all of these (`{event_type, payload, pins, ...}`).
+    2), and can be computed again where `envelope` is there, the RFC 8785 text of all these (`{event_type, payload, pins, ...}`).
     """
 
     stream_name: str
@@ -121,10 +121,10 @@ class ProvenEvent(Model):
 class AuditProof(Model):
     """One record and its way to a signed head, for whoever has nothing but this file and a public key.
 
-    `record`: the text whose SHA-256 the leaf names; `path`: hashes from the leaf up (RFC 6962, 2.1.1); `key_chain`: the heads that
-    handed the log on from its first key to the one that signed `head`. Of a decision also the snapshot that it was made from, the
-    event that it is on, and the events inside its values. Positions and hashes of events are as the log has them: the tree binds
-    the decision, its position and its snapshot, not the log itself.
+    `record`: the text whose SHA-256 the leaf names; `path`: hashes from the leaf up (RFC 6962, 2.1.1); `key_chain`: the heads
+    that handed the log on from its first key to the one that signed `head`. Of a decision also the snapshot that it was made
+    from, the event that it is on, and the events inside its values. Positions and hashes of events are as the log has them: the
+    tree binds the decision, its position and its snapshot, not the log itself.
     """
 
     kind: Literal["audit_proof"] = "audit_proof"

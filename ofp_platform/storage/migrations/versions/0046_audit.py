@@ -1,4 +1,4 @@
-"""The audit log: leaves, nodes of the tree, signed heads, records in quarantine; and when decisions and datasets were recorded."""
+"""The audit log: leaves, nodes of the tree, signed heads, quarantine; and when decisions and datasets were recorded."""
 
 from alembic import op
 
