@@ -125,7 +125,7 @@ def prove(
     from ofp_platform.audit.proving import proof_file, prove_record
     from ofp_platform.cli.online.proof_evidence import proof_of_decision
 
-    with resolve(home, profile).open_plane("auditor") as plane:
+    with resolve(home, profile).open_plane_without_log("auditor") as plane:  # the log is opened for a decision alone
         with plane.pool.connection() as connection:
             proof = prove_record(connection, plane.objects, identifier)
         if proof.leaf.leaf_kind == "decision":

@@ -1,8 +1,8 @@
 """Tampering with the audit log: every single change is found at its place, honest data has no fault, a blind verifier misses.
 
 A real log is made in a database (records of every kind, several heads, a rotation, a witness), verified there, and read into
-memory; each tamper changes a copy, and `verify_log`, the code behind `ofp audit verify`, looks at it. What the same does to rows and
-objects of a database is tested in `ofp_platform_tests/audit/test_verification.py`.
+memory; each tamper changes a copy, and `verify_log`, the code behind `ofp audit verify`, looks at it. What the same does to rows
+and objects of a database is tested in `ofp_platform_tests/audit/test_verification.py`.
 """
 
 from __future__ import annotations
