@@ -79,11 +79,6 @@ def _joined(hashes: Sequence[bytes]) -> bytes:
     return root
 
 
-def tree_root(size: int, node: NodeReader) -> bytes:
-    """Root hash of the first `size` leaves."""
-    return _joined([node(level, index) for level, index in peaks(size)])
-
-
 def _range_hash(begin: int, end: int, node: NodeReader) -> bytes:
     """Hash over the leaves of `[begin, end)`, a subtree of the tree: `begin` is a multiple of a power of two >= its length."""
     return _joined([node(level, (begin >> level) + index) for level, index in peaks(end - begin)])

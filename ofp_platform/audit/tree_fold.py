@@ -16,9 +16,11 @@ from ofp_platform.audit.leaf_rows import LeafRow
 from ofp_platform.audit.leaf_sources import SOURCE_OF, Record
 from ofp_platform.audit.log_view import LogView, NodeRow
 from ofp_platform.audit.merkle_tree import leaf_hash, node_hash
+from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.loop.audit import AuditLeaf
 
 _PAGE = 1_000
+_MEMBERS, _NAMED = AuditLeaf.model_fields.keys(), ("audit_leaf", "v0")
 _Pair = tuple[bytes | None, bytes | None]
 """A subtree's hash as its contents give it, and as it is kept; None: something below it is missing."""
 
@@ -138,14 +140,13 @@ def leaf_difference(row: LeafRow, computed: bytes) -> str | None:
         return "its hash is not that of its content"
     try:
         told = orjson.loads(row.content)
-        leaf = AuditLeaf.model_construct(**told)
-        is_canonical = leaf.encoded().decode() == row.content
-        columns = leaf.leaf_kind, leaf.subject, leaf.record_digest
+        is_leaf = told.keys() == _MEMBERS and (told["kind"], told["contract_version"]) == _NAMED
+        is_leaf = is_leaf and canonical_bytes(told) == row.content.encode()
     except (TypeError, ValueError, AttributeError):
+        is_leaf = False
+    if not is_leaf:
         return "its content is no leaf"
-    if not is_canonical or told.keys() != AuditLeaf.model_fields.keys():
-        return "its content is no leaf"
-    if columns != (row.leaf_kind, row.subject, row.record_digest):
+    if (told["leaf_kind"], told["subject"], told["record_digest"]) != (row.leaf_kind, row.subject, row.record_digest):
         return "its columns are not those of its content"
     return None
 

@@ -36,6 +36,7 @@ from ofp_platform.cli.offline import (
 )
 from ofp_platform.cli.online import (
     audit_commands,
+    audit_key_commands,
     catalog_commands,
     decide,
     decision_commands,
@@ -122,6 +123,7 @@ app.add_typer(quarantine_commands.app, name="quarantine")
 app.add_typer(archive_commands.app, name="archive")
 app.add_typer(facts_commands.app, name="facts")
 app.add_typer(governance_commands.app, name="governance")
+audit_commands.app.add_typer(audit_key_commands.app, name="key")
 app.add_typer(audit_commands.app, name="audit")
 label_commands.app.command("append", short_help="Append the labels of a file of your own.")(import_commands.append_labels)
 app.add_typer(label_commands.app, name="labels")

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from ofp_platform.audit.merkle_tree import Frontier, inclusion_path, leaf_hash, tree_root
+from ofp_platform.audit.merkle_tree import Frontier, inclusion_path, leaf_hash
 from ofp_platform.audit.signing_keys import SigningKey
 from ofp_platform.audit.tree_heads import HeadFacts, signed_head
 from ofp_platform.vocabulary.canonical import canonical_bytes, jcs_bytes, sha256_hex
@@ -84,9 +84,9 @@ def good_proof() -> AuditProof:
         return nodes[level, index]
 
     handed_on = signed_head(
-        FIRST, None, HeadFacts(3, tree_root(3, node), "2026-01-02T00:00:00Z", None, next_key_id=SECOND.key_id)
+        FIRST, None, HeadFacts(3, Frontier.at(3, node).root, "2026-01-02T00:00:00Z", None, next_key_id=SECOND.key_id)
     )
-    head = signed_head(SECOND, handed_on, HeadFacts(7, tree_root(7, node), "2026-01-03T00:00:00Z", "2026-01-02T23:45:00Z"))
+    head = signed_head(SECOND, handed_on, HeadFacts(7, Frontier.at(7, node).root, "2026-01-03T00:00:00Z", "2026-01-02T23:45:00Z"))
     co_signature = CoSignature(
         tree_size=7, head_digest=head.digest, key_id=WITNESS.key_id, signature=WITNESS.sign(head.signed_bytes)
     )

@@ -12,7 +12,7 @@ import typer
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
-from ofp_platform.cli.terminal.printed_facts import item, print_facts, short, when
+from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from ofp_platform.vocabulary.loop.audit import AuditProof
 
 app = typer.Typer(help="Keep records in a signed log, verify it, and prove one record from it.", no_args_is_help=True)
-keys = typer.Typer(help="Make a key, and hand the log on to another.", no_args_is_help=True)
-app.add_typer(keys, name="key")
 Key = Annotated[
     Path | None,
     typer.Option(
@@ -40,7 +38,7 @@ def append(key: Key = None, json: AsJson = False, home: Home = None, profile: Pr
     from ofp_platform.audit.appending import append_records
 
     with resolve(home, profile).open_plane_without_log("offline") as plane:
-        outcome = append_records(plane.pool, plane.objects, _signing_key(key), _now)
+        outcome = append_records(plane.pool, plane.objects, signing_key(key), now)
     heads = [head.wire() for head in outcome.heads]
     aside = [dict(zip(("leaf_kind", "subject", "reason"), row, strict=True)) for row in outcome.quarantined]
     lines = [f"head of {head.tree_size:,} leaves, root {head.root_hash}" for head in outcome.heads]
@@ -75,7 +73,7 @@ def verify(
     from ofp_platform.audit.verification import verify_log
 
     if public_key is not None:
-        _demand_key(public_key)
+        demand_public_key(public_key)
     with (
         resolve(home, profile).open_plane_without_log("auditor") as plane,
         database_view(plane.pool, plane.objects) as view,
@@ -147,55 +145,24 @@ def cosign(key: Key = None, json: AsJson = False, home: Home = None, profile: Pr
     from ofp_platform.audit.co_signing import co_sign
 
     with resolve(home, profile).open_plane_without_log("auditor") as plane, plane.pool.connection() as connection:
-        signature = co_sign(connection, plane.objects, _signing_key(key))
+        signature = co_sign(connection, plane.objects, signing_key(key))
     print_facts(signature.wire(), [f"head of {signature.tree_size:,} leaves signed by {signature.key_id}"], as_json=json)
 
 
-@keys.command(short_help="Make a key, in a file of its own.")
-def new(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where it is written, with mode 0600.", show_default=False)],
-    json: AsJson = False,
-) -> None:
-    """Write a new Ed25519 key, and print its public half: give that to whoever verifies. The key itself is never printed."""
-    import secrets
-
-    from ofp_platform.audit.signing_keys import SEED_BYTES, write_key
-
-    key = write_key(file, secrets.token_bytes(SEED_BYTES))
-    print_facts({"key_id": key.key_id, "file": str(file)}, [key.key_id], as_json=json)
-
-
-@keys.command(short_help="Hand the log on to another key.")
-def rotate(
-    next_key: Annotated[str, typer.Argument(metavar="HEX", help="The next public key.", show_default=False)],
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.", show_default=False)],
-    key: Key = None,
-    actor: Annotated[str, typer.Option("--actor", help="Name of who does it, for the record.")] = "operator",
-    json: AsJson = False,
-    home: Home = None,
-    profile: ProfileSource = None,
-) -> None:
-    """Sign one more head with the former key (`--key`), which names the next one; from then on that one signs."""
-    from ofp_platform.audit.key_rotation import rotate_key
-
-    _demand_key(next_key)
-    with resolve(home, profile).open_plane_without_log("offline") as plane:
-        head = rotate_key(plane.pool, plane.objects, _signing_key(key), next_key, (actor, reason), _now)
-    lines = [f"head of {head.tree_size:,} leaves hands log {short(head.log_id)} on to {head.next_key_id}"]
-    print_facts(head.wire(), lines, as_json=json)
-
-
-def _now() -> int:
+def now() -> int:
+    """Microseconds since the epoch."""
     return time.time_ns() // 1_000
 
 
-def _signing_key(file: Path | None) -> SigningKey:
+def signing_key(file: Path | None) -> SigningKey:
+    """The key of a file, or else of the environment."""
     from ofp_platform.audit.signing_keys import VARIABLE, read_key
 
     return read_key(file, os.environ.get(VARIABLE))
 
 
-def _demand_key(text: str) -> None:
+def demand_public_key(text: str) -> None:
+    """Refuse what is no public key."""
     if len(text) != KEY_DIGITS or text.strip("0123456789abcdef"):
         raise CommandRefused(f"a public key is {KEY_DIGITS} hex digits, in lower case, as `ofp audit key new` prints it")
 
