@@ -25,6 +25,7 @@ from ofp_platform.vocabulary.explanation import Explanation
 from ofp_platform.vocabulary.health_history import HealthHistory
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.identity_link import EntityProfile, IdentityLinkPayload
+from ofp_platform.vocabulary.loop.audit import AuditLeaf, AuditProof, CoSignature, TreeHead
 from ofp_platform.vocabulary.loop.bundle import Bundle, BundleMessage
 from ofp_platform.vocabulary.loop.bundle_views import BundleHistory, BundlesInForce
 from ofp_platform.vocabulary.loop.decision_record import DecisionList, DecisionReceipt, DecisionRecord
@@ -360,6 +361,10 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "class_map_v0.schema.json": object_schema(ClassMap, "class_map", "Class map v0"),
         "world_manifest_v0.schema.json": object_schema(WorldManifest, "world_manifest", "World manifest v0"),
         "world_seal_v0.schema.json": object_schema(WorldSeal, "world_seal", "World seal v0"),
+        "audit_leaf_v0.schema.json": object_schema(AuditLeaf, "audit_leaf", "Leaf of the audit log v0"),
+        "audit_tree_head_v0.schema.json": object_schema(TreeHead, "audit_tree_head", "Head of the audit log v0"),
+        "audit_co_signature_v0.schema.json": object_schema(CoSignature, "audit_co_signature", "Co-signature of a head v0"),
+        "audit_proof_v0.schema.json": object_schema(AuditProof, "audit_proof", "Proof of a record v0"),
         "model_lineage_v0.schema.json": object_schema(ModelLineage, "model_lineage", "Lineage of models v0"),
         "exact_model_v0.schema.json": object_schema(ExactModel, "exact_model", "Model in exact form v0"),
         "train_request_v0.schema.json": object_schema(TrainRequest, "train_request", "Request for a training v0"),

@@ -35,6 +35,8 @@ from ofp_platform.cli.offline import (
     parity_commands,
 )
 from ofp_platform.cli.online import (
+    audit_commands,
+    audit_key_commands,
     bundle_commands,
     catalog_commands,
     decide,
@@ -125,6 +127,8 @@ app.add_typer(quarantine_commands.app, name="quarantine")
 app.add_typer(archive_commands.app, name="archive")
 app.add_typer(facts_commands.app, name="facts")
 app.add_typer(governance_commands.app, name="governance")
+audit_commands.app.add_typer(audit_key_commands.app, name="key")
+app.add_typer(audit_commands.app, name="audit")
 label_commands.app.command("append", short_help="Append the labels of a file of your own.")(import_commands.append_labels)
 app.add_typer(label_commands.app, name="labels")
 app.command("decide", short_help="Run the example decision service over the newest events.")(decide.decide)

@@ -49,6 +49,9 @@ CrashPoint = Literal[
     "bundle.object_put",
     "bundle.recorded",
     "bundle.after_commit",
+    "audit.rows_written",
+    "audit.committed",
+    "audit.head_put",
 ]
 """Every place that there is: the type checker refuses another name, the kill loop kills at each of them."""
 

@@ -52,7 +52,7 @@ def read_facts(pool: Pool, fact: str | None = None, *, about: str = "", limit: i
             "SELECT to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), digest, content"
             " FROM ofp.governance_fact WHERE (%(fact)s::text IS NULL OR fact = %(fact)s)"
             " AND starts_with(coalesce(content::jsonb ->> 'request_id', content::jsonb ->> 'run_id',"
-            " content::jsonb ->> 'operation_id', content::jsonb ->> 'bundle_digest',"
+            " content::jsonb ->> 'operation_id', content::jsonb ->> 'bundle_digest', content::jsonb ->> 'to_key_id',"
             " content::jsonb #>> '{adjudication,event_id}', 'quarantine/' || (content::jsonb ->> 'quarantine_id'),"
             " 'posture/' || (content::jsonb ->> 'sequence')), %(about)s)"
             " ORDER BY fact_number DESC LIMIT %(limit)s",

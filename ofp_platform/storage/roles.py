@@ -76,6 +76,7 @@ _STREAM = "SELECT, INSERT, UPDATE (incarnation, server)"
 _EVIDENCE_OF_A_SHARD = {_PROJECTOR: KEEP, _OFFLINE: KEEP, _INGRESS: READ, _SERVING: READ}
 _DECIDED = {_SERVING: ADD, _OFFLINE: READ, _DECIDER: ADD, _EXECUTOR: READ}
 _PROVEN = TableRights(Rows.WALLED, {_OFFLINE: ADD, _SERVING: READ})
+_AUDITED = TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: READ, _DECIDER: READ})
 
 TABLES: dict[str, TableRights] = {
     "alembic_version": TableRights(Rows.CHANGED, _EVERYBODY_READS),
@@ -169,6 +170,11 @@ TABLES: dict[str, TableRights] = {
     "decider_seat": TableRights(Rows.CHANGED, {_DECIDER: KEEP}, of_a_run=True),
     "correction": _PROVEN,
     "dataset_index": _PROVEN,
+    # the tree over records, and its signed heads
+    "audit_leaf": _AUDITED,
+    "audit_node": _AUDITED,
+    "audit_head": _AUDITED,
+    "audit_quarantine": _AUDITED,
 }
 
 

@@ -64,6 +64,10 @@ COLUMNS = {
 """Column to the schema of the JSON in it."""
 PINNED_ELSEWHERE = {"ofp_health", "ofp_feature_groups", "profile", "ofs_label_assertion", "canonical_event_envelope"} | {
     "df_decision_receipt",
+    "audit_leaf",
+    "audit_tree_head",
+    "audit_co_signature",
+    "audit_proof",
     "admission_receipt",
     "admission_answer",
     "admission_batch",

@@ -32,6 +32,12 @@ ARGUMENTS = {
     "archive restore": "",
     "archive run": "",
     "archive verify": "",
+    "audit append": "",
+    "audit cosign": "",
+    "audit key new": "{folder}/audit.key",
+    "audit key rotate": "{digest} --reason why",
+    "audit prove": "{digest}",
+    "audit verify": "",
     "backup": "{folder}/backup",
     "build prune": "",
     "build run": "{digest}",
@@ -155,6 +161,7 @@ ARGUMENTS = {
 """What each command is given: enough to come as far as its first server."""
 NEED_NO_DATABASE = {
     "access list": "reads files of the home",
+    "audit key new": "writes a file",
     "backup": "is of the embedded server: another has means of its own",
     "database sql": "prints SQL",
     "dataset diff": "reads the object store alone",
@@ -191,6 +198,7 @@ NEED_NO_DATABASE = {
 }
 MAKE_A_HOME = {"demo", "init", "principal add", "principal trust", "restore", "services up", "up"}
 NEED_NO_HOME = {
+    "audit key new",
     "identity mint",
     "ingress class-map",
     "database sql",

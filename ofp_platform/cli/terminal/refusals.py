@@ -23,6 +23,9 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.api.principals import PrincipalsError
     from ofp_platform.api.server import AddressError
     from ofp_platform.api.tls import CertificateUnusable
+    from ofp_platform.audit.leaf_rows import NodeMissing
+    from ofp_platform.audit.signing_keys import KeyRefused
+    from ofp_platform.audit.tree_heads import AuditRefused
     from ofp_platform.bundles.bundle_file import BundleFileError
     from ofp_platform.bundles.lifecycle import BundleRefused
     from ofp_platform.bundles.trained_model import ModelRefused
@@ -91,6 +94,7 @@ def words_for(error: Exception) -> str | None:
         AddressError,
         AnswerNotTrusted,
         ArchiveConflict,
+        AuditRefused,
         BuildRefused,
         BundleDamaged,
         BundleFileError,
@@ -111,6 +115,7 @@ def words_for(error: Exception) -> str | None:
         HandbookFileError,
         ImportRulesError,
         IngressRefused,
+        KeyRefused,
         LeaseLost,
         LogError,
         MemoryTooSmall,
@@ -119,6 +124,7 @@ def words_for(error: Exception) -> str | None:
         NoContextStream,
         NoControlStream,
         NoDecisionsStream,
+        NodeMissing,
         NotExplained,
         NotExportable,
         NotRebuildable,

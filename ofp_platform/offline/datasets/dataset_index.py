@@ -53,7 +53,9 @@ class DatasetIndex:
         with answering(), self._pool.connection() as connection:
             connection.execute("INSERT INTO ofp.dataset_index VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING", row)
             stored_row = connection.execute(
-                "SELECT * FROM ofp.dataset_index WHERE (dataset_name, dataset_identity) = (%s, %s)", row[:2]
+                "SELECT dataset_name, dataset_identity, manifest_path, manifest_digest, request_id, supersedes"
+                " FROM ofp.dataset_index WHERE (dataset_name, dataset_identity) = (%s, %s)",
+                row[:2],
             ).fetchone()
         if stored_row != row:
             columns = ("manifest_path", "manifest_digest", "request_id", "supersedes")

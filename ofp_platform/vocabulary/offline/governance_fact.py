@@ -1,5 +1,5 @@
 """Governance facts: builds that ended, datasets superseded, runs of Dagster that failed, ids adjudicated, packs put live,
-records of ingress sent again, steps in the life of bundles, modes of deciding changed."""
+records of ingress sent again, steps in the life of bundles, modes of deciding changed, keys of the audit log handed on."""
 
 from __future__ import annotations
 
@@ -145,6 +145,17 @@ class BundleStepTaken(_Fact):
     at_utc: Time
 
 
+class AuditKeyRotated(_Fact):
+    """The audit log was handed on from one key to another. The head behind this fact is the last that the former key signs."""
+
+    fact: Literal["audit_key_rotated"] = "audit_key_rotated"
+    from_key_id: Digest = Field(description="an Ed25519 public key")
+    to_key_id: Digest = Field(description="an Ed25519 public key")
+    actor: Identifier
+    reason: str = Field(min_length=1, max_length=1000)
+    at_utc: Time
+
+
 class PostureChanged(_Fact):
     """The mode in force of who decides, or the reasons for it, changed: by signals, or by an operator who holds or releases."""
 
@@ -170,9 +181,11 @@ GovernanceFact = (
     | QuarantineReplayed
     | BundleStepTaken
     | PostureChanged
+    | AuditKeyRotated
 )
 FACT: TypeAdapter[GovernanceFact] = TypeAdapter(Annotated[GovernanceFact, Field(discriminator="fact")])
 FACTS = (
+    "audit_key_rotated",
     "build_completed",
     "build_failed",
     "build_superseded",
@@ -197,6 +210,8 @@ def subject(fact: GovernanceFact) -> str:
         return fact.bundle_digest
     if isinstance(fact, PostureChanged):
         return f"posture/{fact.sequence}"
+    if isinstance(fact, AuditKeyRotated):
+        return fact.to_key_id
     return fact.run_id if isinstance(fact, RunFailed) else fact.request_id
 
 
@@ -216,6 +231,8 @@ def gist(fact: GovernanceFact) -> str:
         case PostureChanged():
             way = f"{fact.former_mode} -> {fact.mode}" + (", held" if fact.held else "")
             return _line(way, f"{fact.actor}: {'; '.join(fact.reasons)}")
+        case AuditKeyRotated():
+            return _line(f"{fact.from_key_id[:12]} -> {fact.to_key_id[:12]}", f"{fact.actor}: {fact.reason}")
         case RunFailed():
             return _line(fact.job_name, fact.partition, *fact.reasons[:1] or (fact.error,))
         case BuildFailed():
