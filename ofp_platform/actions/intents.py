@@ -29,7 +29,7 @@ _ADD = f"""
     SELECT pins_digest, idempotency_key FROM new"""
 # a statement of its own sees what another has committed meanwhile
 _OTHER = f"""
-    SELECT offered.pins_digest, offered.idempotency_key FROM {_OFFERED}
+    SELECT offered.pins_digest, offered.idempotency_key, offered.content_digest FROM {_OFFERED}
         JOIN ofp.action_intent AS known USING (pins_digest, idempotency_key)
     WHERE known.content_digest <> offered.content_digest"""
 _REFUSE = f"INSERT INTO ofp.action_intent_conflict ({_COLUMNS}) SELECT {_COLUMNS} FROM {_OFFERED} ON CONFLICT DO NOTHING"
@@ -74,22 +74,24 @@ def record_intents(connection: Connection[Any], log: PostgresLog, intents: Seque
         LogUnsettled | StreamNotFound | psycopg.Error: see `append_messages`; roll back.
     """
     first: dict[tuple[str, str], ActionIntent] = {}
-    known_intents: list[ActionIntent] = []
-    conflicts: list[ActionIntent] = []
     for intent in intents:
-        key = pins_digest(intent.context_pins), intent.idempotency_key
-        if key not in first:
-            first[key] = intent
-        else:
-            (known_intents if first[key].content_digest == intent.content_digest else conflicts).append(intent)
+        first.setdefault((pins_digest(intent.context_pins), intent.idempotency_key), intent)
     if not first:
         return Recorded()
-    columns = _columns(list(first.values()))
-    added_keys = set(connection.execute(_ADD, columns).fetchall())
-    other_keys = set(connection.execute(_OTHER, columns).fetchall()) if len(added_keys) < len(first) else set()
-    new_intents = [intent for key, intent in first.items() if key in added_keys]
-    known_intents += [intent for key, intent in first.items() if key not in added_keys and key not in other_keys]
-    conflicts += [intent for key, intent in first.items() if key in other_keys]
+    new_keys = set(connection.execute(_ADD, _columns(list(first.values()))).fetchall())
+    new_intents = [intent for key, intent in first.items() if key in new_keys]
+    conflicts: list[ActionIntent] = []
+    known_intents: list[ActionIntent] = []
+    if len(new_intents) < len(intents):
+        differing = set(connection.execute(_OTHER, _columns(intents)).fetchall())
+        for intent in intents:
+            key = pins_digest(intent.context_pins), intent.idempotency_key
+            if (*key, intent.content_digest) in differing:
+                conflicts.append(intent)
+            elif key in new_keys:
+                new_keys.remove(key)  # the first of them; the others were there then
+            else:
+                known_intents.append(intent)
     if conflicts:
         connection.execute(_REFUSE, _columns(conflicts))
         for intent in conflicts:

@@ -86,9 +86,11 @@ class SignedWebhook:
         signature = signed_headers(self.secret, key, self.now() // MICROS_PER_SECOND, body)
         timeout = self.webhook.timeout_ms / 1_000
         deadline = time.monotonic() + timeout
-        with self.client.stream(method, url, headers={**headers, **signature}, content=body, timeout=timeout) as response:
+        with self.client.stream(
+            method, url, headers={**headers, **signature, "accept-encoding": "identity"}, content=body, timeout=timeout
+        ) as response:
             answer = b""
-            for part in response.iter_raw():
+            for part in response.iter_bytes():
                 answer += part
                 if len(answer) > _MOST_ANSWER_BYTES or time.monotonic() > deadline:
                     break

@@ -93,9 +93,9 @@ class Site:
         with self.plane.pool.connection() as connection, connection.transaction():
             return record_intents(connection, self.log, intents)
 
-    def executor(self, webhooks: Mapping[str, Executor] | None = None, **changed: Any) -> ActionExecutor:
+    def executor(self, executors: Mapping[str, Executor] | None = None, **changed: Any) -> ActionExecutor:
         return ActionExecutor(
-            self.plane.pool, self.log, self.pins, policy(**changed), webhooks or {}, lambda: next(self.moments)
+            self.plane.pool, self.log, self.pins, policy(**changed), executors or {}, lambda: next(self.moments)
         )
 
     def rounds(self, executor: ActionExecutor, most: int = 20) -> Round:
