@@ -101,14 +101,16 @@ class SignedWebhook:
 def open_webhooks(
     policy: ActionPolicy, environment: Mapping[str, str], now: Callable[[], int]
 ) -> Iterator[dict[str, SignedWebhook]]:
-    """Inside the context the webhooks of a policy, by name, over one pool of connections. `environment`: has their secrets.
+    """Inside the context the webhooks of a policy, by name. `environment`: has their secrets.
 
     Raises:
         WebhookUnusable: a secret is missing, or is none.
     """
     secrets = {name: _secret(name, webhook, environment) for name, webhook in policy.webhooks.items()}
-    # neither proxies nor redirects: a message goes where the policy says
-    with httpx.Client(follow_redirects=False, trust_env=False) as client:
+    # neither proxies nor redirects: a message goes where the policy says. And a connection for each request: on one that is used
+    # again, a second answer to the request before is taken for the answer to this one
+    alone = httpx.Limits(max_keepalive_connections=0)
+    with httpx.Client(follow_redirects=False, trust_env=False, limits=alone) as client:
         yield {name: SignedWebhook(webhook, secrets[name], client, now) for name, webhook in policy.webhooks.items()}
 
 

@@ -101,6 +101,8 @@ def test_the_commands_run_as_written(ofp: Ofp, variables: dict[str, str]) -> Non
     assert f"{key[:12]}  EXECUTED  notify_decision  webhook:cases" in printed[4]
     shown = ofp("action", "show", key[:8]).out
     assert re.search(r"^  attempt 1 by cases at .+: DONE at .+: HTTP 200$", shown, re.MULTILINE)
+    hold = json.loads(ofp(*shlex.split(commands[0])[1:], "--json").out)["intent"]["idempotency_key"]
+    assert "  account:acct-17 is held now" in ofp("action", "show", hold).out
     again = json.loads(ofp(*shlex.split(commands[1])[1:], "--json").out)
     assert (again["state"], len(again["attempts"])) == ("EXECUTED", 1)
     assert "INTENT_CONFLICT" in ofp(*shlex.split(commands[1])[1:-1], "another reason").refused()

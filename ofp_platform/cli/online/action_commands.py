@@ -78,10 +78,17 @@ def list_(
 
 @app.command(short_help="Show an intent with its attempts and outcome.")
 def show(key: Key, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
-    """An intent, each attempt at it, and how it ended."""
+    """An intent, each attempt at it, how it ended; and whether its account is held now."""
+    from ofp_platform.storage.action_records import held_accounts
+    from ofp_platform.vocabulary.identity import FeatureKey, KeyType
+
     with resolve(home, profile).open_plane_without_log("auditor") as plane, plane.pool.connection() as connection:
         record = _record_of(connection, plane, key)
-    print_facts(record.wire(), _lines(record), as_json=json)
+        lines, target = _lines(record), record.intent.target
+        if isinstance(target, FeatureKey) and target.key_type is KeyType.ACCOUNT:
+            is_held = bool(held_accounts(connection, plane.profile.context_pins, [target.key_id]))
+            lines.append(f"  {_target_words(target)} is {'held' if is_held else 'not held'} now")
+    print_facts(record.wire(), lines, as_json=json)
 
 
 @app.command(short_help="Do what is wanted, until SIGTERM or Ctrl-C.")

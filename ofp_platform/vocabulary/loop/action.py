@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, JsonValue, model_validator
 
 from ofp_platform.vocabulary.canonical import digest_of, jcs_bytes, sha256_hex
+from ofp_platform.vocabulary.envelope import ijson_bytes
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
 from ofp_platform.vocabulary.model import Digest, Model, Name, PolicyRev, SafeIdentifier, Time
 from ofp_platform.vocabulary.raw_identifier import raw_identifier_in
@@ -53,7 +54,11 @@ def idempotency_key(origin: ActionOrigin, action_type: str, target: ActionTarget
 
 
 def _small_and_safe(parameters: dict[str, JsonValue]) -> None:
-    if len(jcs_bytes(parameters)) > MAX_PARAMETER_BYTES:
+    try:
+        encoded = ijson_bytes(parameters)  # as the log will: what it could not read back would stop every executor
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"parameters: not I-JSON: {error}") from None
+    if len(encoded) > MAX_PARAMETER_BYTES:
         raise ValueError(f"parameters: more than {MAX_PARAMETER_BYTES} canonical bytes; send a reference instead")
     if raw_identifier_in(parameters) is not None:
         raise ValueError("parameters: hold a card number, which no log takes; send the entity id")
