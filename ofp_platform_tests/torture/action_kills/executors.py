@@ -54,12 +54,12 @@ class Drill:
     forgets: bool = False
 
     def intents(self, start: int, stop: int) -> list[ActionIntent]:
-        """Those numbers: half are holds, one in fifty goes to a webhook that cannot be asked, the others to one that can."""
+        """Those numbers: half are holds, one in ten goes to a webhook that cannot be asked, the others to one that can."""
         return [self._intent(number) for number in range(start, min(stop, self.count))]
 
     def _intent(self, number: int) -> ActionIntent:
         is_hold = number % 2 == 0
-        webhook = "mute" if number % 50 == 1 else "cases"
+        webhook = "mute" if number % 10 == 1 else "cases"
         return ActionIntent.create(
             origin=ActionOrigin(origin_kind=OriginKind.DECISION, reference=sha256(str(number).encode()).hexdigest()),
             action_type=HOLD_ACCOUNT if is_hold else "notify_decision",

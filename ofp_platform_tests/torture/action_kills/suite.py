@@ -24,7 +24,7 @@ from ofp_platform_tests.torture.suite import Run, Suite
 
 INTENTS, KILLS = 1_000_000, 5_000
 _OF_A_DRILL = 20_000
-_LEAST_INTENTS, _LEAST_KILLS = 300, 8
+_LEAST_INTENTS, _LEAST_KILLS = 300, 10
 _MOST_PASSAGES = 12
 POINTS = ("action.claimed", "action.done", "action.recording", "action.recorded")
 CLAIMS = (
@@ -57,10 +57,13 @@ def torture(run: Run) -> None:
         with VictimPool(f"{__name__}:warm") as lane, VictimPool(f"{__name__}:warm") as other_lane:
             while recorded < intents or deaths.total() < kills:
                 count = min(_OF_A_DRILL, max(intents - recorded, _LEAST_INTENTS))
+                wanted = max(_LEAST_KILLS // 2, round(KILLS / INTENTS * count / 2))
                 provider = Provider(Random(rng.randrange(2**32)))
                 with _drill(dsn, run.folder, f"killed-{number}", count, provider) as drill:
                     with ThreadPoolExecutor(2) as lanes:
-                        work = [lanes.submit(_kill, pool, drill, Random(rng.randrange(2**32))) for pool in (lane, other_lane)]
+                        work = [
+                            lanes.submit(_kill, pool, drill, wanted, Random(rng.randrange(2**32))) for pool in (lane, other_lane)
+                        ]
                         for part in work:
                             deaths += part.result()
                     found, of_drill = check(drill, provider)
@@ -90,9 +93,15 @@ def torture(run: Run) -> None:
     run.raw["differences"] = checked.words
 
 
-def _kill(victim_pool: VictimPool, drill: Drill, rng: Random) -> Counter[str]:
-    victims = killed_until_done(victim_pool, record_and_act, drill, points=POINTS, most_passages=_MOST_PASSAGES, rng=rng)
-    return max(victims, key=Counter.total, default=Counter())
+def _kill(victim_pool: VictimPool, drill: Drill, wanted: int, rng: Random) -> Counter[str]:
+    """Kill so many executors, or until nothing is left to do; then one lives until that is so."""
+    passages = min(_MOST_PASSAGES, drill.count // 100)
+    kills: Counter[str] = Counter()
+    victims = killed_until_done(victim_pool, record_and_act, drill, points=POINTS, most_passages=passages, rng=rng)
+    while kills.total() < wanted and (latest := next(victims, None)) is not None:
+        kills = latest
+    victim_pool.run(record_and_act, drill)
+    return kills
 
 
 def _without_asking(dsn: str, run: Run, victim_pool: VictimPool) -> Checked:
