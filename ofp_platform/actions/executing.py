@@ -7,6 +7,7 @@ may have been done: its executor is asked by key before it is tried again, and w
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +38,7 @@ from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.loop.action import ActionOutcome, AttemptEnd, OutcomeKind
 from ofp_platform.vocabulary.loop.action_policy import ACCOUNT_HOLD, ActionPolicy
-from ofp_platform.vocabulary.times import format_time
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
 
 logger = logging.getLogger(__name__)
 MOST_INSIDE, MOST_OUTSIDE = 500, 16
@@ -64,12 +65,15 @@ class Round:
 
 
 class _Step(NamedTuple):
-    """One step outside with a claimed intent: an attempt is made, or the one before is asked for."""
+    """One step outside with a claimed intent: an attempt is made, or the one before is asked for. Nothing is sent after
+    `send_by`, seconds of the executor's clock: a process that slept may have lost its lease.
+    """
 
     claim: Claim
     executor: Executor
     attempt: LastAttempt
     is_question: bool
+    send_by: float
 
 
 @dataclass
@@ -87,7 +91,9 @@ class _Findings:
 
 @dataclass(frozen=True)
 class ActionExecutor:
-    """Does the intents of one run under one policy. `webhooks`: those of the policy, by name; `now`: microseconds."""
+    """Does the intents of one run under one policy. `webhooks`: those of the policy, by name; `now`: microseconds; `clock`:
+    seconds that never go back.
+    """
 
     pool: Pool
     log: PostgresLog
@@ -95,6 +101,7 @@ class ActionExecutor:
     policy: ActionPolicy
     webhooks: Mapping[str, Executor]
     now: Callable[[], int]
+    clock: Callable[[], float] = time.monotonic
 
     def run_round(self) -> Round:
         """Do what is due, at most so many as the bounds of a round say.
@@ -139,7 +146,7 @@ class ActionExecutor:
                 return findings.round()
         crash_point("action.claimed")
         with ThreadPoolExecutor(len(steps)) as threads:
-            reports = list(threads.map(_act, steps))
+            reports = list(threads.map(self._act, steps))
         later = _Findings()
         with self.pool.connection() as connection:
             with connection.transaction():
@@ -153,15 +160,30 @@ class ActionExecutor:
             self._tell(connection, later)
         return findings.round() + later.round()
 
+    def _act(self, step: _Step) -> Report:
+        """Do it, or ask for it. An executor that fails in an unforeseen way has not said whether it was done."""
+        key = step.claim.intent.idempotency_key
+        if self.clock() > step.send_by:
+            asks = "not asked" if step.is_question else "not sent"
+            return (Unknown if step.is_question else NotDone)(f"{asks}: the process slept, and its lease may be over")
+        try:
+            report: Report = step.executor.find(key) if step.is_question else step.executor.execute(step.claim.intent)
+        except Exception as error:
+            logger.exception("the executor of intent %s failed", key)
+            report = Unknown(f"the executor failed: {type(error).__name__}")
+        crash_point("action.done")
+        return report
+
     def _begin(self, connection: Connection[Any], findings: _Findings) -> list[_Step]:
         """Claim what is due, begin an attempt at each or take up the one that is unknown, and conclude the others."""
         lease_us = _LEASE_MARGIN_US + _LEASE_TIMEOUTS * self.policy.longest_timeout_ms * 1_000
+        send_by = self.clock() + lease_us / 2 / MICROS_PER_SECOND
         steps: list[_Step] = []
         for claim in claim_due(connection, self.pins, MOST_OUTSIDE, lease_us, outside=True):
             last, executor = claim.last, self.webhooks.get(executor_of(claim.intent, self.webhooks))
             if last is not None and not last.has_ended:
                 if executor is not None and executor.can_find:
-                    steps.append(_Step(claim, executor, last, is_question=True))
+                    steps.append(_Step(claim, executor, last, True, send_by))
                 else:
                     reason = f"attempt {last.number} was begun and has no end, and {last.executor} cannot be asked"
                     findings.waits.append(Wait(claim.intent_id, 0, claim.questions, True, reason))
@@ -174,7 +196,7 @@ class ActionExecutor:
                 findings.outcomes.append(self._outcome(claim, OutcomeKind.FAILED, "no attempt is left", claim.attempts))
             else:
                 attempt = LastAttempt(claim.attempts + 1, claim.intent.scope, has_ended=False)
-                steps.append(_Step(claim, executor, attempt, is_question=False))
+                steps.append(_Step(claim, executor, attempt, False, send_by))
         beginnings = [
             (step.claim.intent_id, step.attempt.number, step.attempt.executor) for step in steps if not step.is_question
         ]
@@ -224,18 +246,6 @@ class ActionExecutor:
         crash_point("action.recorded")
         if findings.outcomes:
             self.log.tell(connection)
-
-
-def _act(step: _Step) -> Report:
-    """Do it, or ask for it. An executor that fails in an unforeseen way has not said whether it was done."""
-    key = step.claim.intent.idempotency_key
-    try:
-        report: Report = step.executor.find(key) if step.is_question else step.executor.execute(step.claim.intent)
-    except Exception as error:
-        logger.exception("the executor of intent %s failed", key)
-        report = Unknown(f"the executor failed: {type(error).__name__}")
-    crash_point("action.done")
-    return report
 
 
 def run_until_done(executor: ActionExecutor, on_round: Callable[[Round], None]) -> Round:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from dataclasses import replace
 
 import orjson
 import psycopg
@@ -229,3 +230,19 @@ def test_an_operator_is_an_actor_like_any_other(site: Site) -> None:
     site.record(intent)
     allow_list = [{"actor": "operator", "action_type": "hold_account", "scope": "*"}]
     assert site.rounds(site.executor(allow_list=allow_list)).outcomes == {OutcomeKind.EXECUTED: 1}
+
+
+def test_a_process_that_slept_sends_nothing(site: Site) -> None:
+    intent = site.intent("d-1", "notify_decision")
+    site.record(intent)
+    webhook = Scripted([Unknown("no answer"), Done()], [Done()])
+    times = iter([0.0, 60.0, 0.0, 0.1, 0.0, 60.0])
+    slept = replace(site.executor({"cases": webhook}), clock=lambda: next(times))
+    assert slept.run_round() == Round(waiting=1)
+    assert webhook.executed.total() == 0
+    assert [attempt.end for attempt in site.read(intent).attempts] == [AttemptEnd.NOT_DONE]
+    for _ in range(2):
+        site.make_due()
+        assert slept.run_round() == Round(waiting=1)
+    assert (webhook.executed.total(), webhook.questions.total()) == (1, 0)
+    assert site.rounds(site.executor({"cases": webhook})).outcomes == {OutcomeKind.EXECUTED: 1}
