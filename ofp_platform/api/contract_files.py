@@ -25,6 +25,8 @@ from ofp_platform.vocabulary.explanation import Explanation
 from ofp_platform.vocabulary.health_history import HealthHistory
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.identity_link import EntityProfile, IdentityLinkPayload
+from ofp_platform.vocabulary.loop.action import ActionIntent, ActionOutcome, ActionRecord
+from ofp_platform.vocabulary.loop.action_policy import ActionPolicy
 from ofp_platform.vocabulary.loop.audit import AuditLeaf, AuditProof, CoSignature, TreeHead
 from ofp_platform.vocabulary.loop.bundle import Bundle, BundleMessage
 from ofp_platform.vocabulary.loop.bundle_views import BundleHistory, BundlesInForce
@@ -343,6 +345,10 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "run_plan_v0.schema.json": object_schema(RunPlan, "run_plan", "Plan of a run v0"),
         "run_record_v0.schema.json": object_schema(RunRecord, "run_record", "Record of an examination v0"),
         "run_status_v0.schema.json": object_schema(RunStatus, "run_status", "Status of a run v0"),
+        "action_intent_v0.schema.json": object_schema(ActionIntent, "action_intent", "Intent of an action v0"),
+        "action_outcome_v0.schema.json": object_schema(ActionOutcome, "action_outcome", "Outcome of an action v0"),
+        "action_record_v0.schema.json": object_schema(ActionRecord, "action_record", "Action with its attempts v0"),
+        "action_policy_v0.schema.json": object_schema(ActionPolicy, "action_policy", "Action policy v0"),
         "control_payload_v0.schema.json": object_schema(ControlPayload, "control_payload", "Payload of control v0"),
         "ofs_build_intent_v0.schema.json": intent_schema(),
         "ofs_build_plan_v0.schema.json": object_schema(BuildPlan, "ofs_build_plan", "Build plan v0"),

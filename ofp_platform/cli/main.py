@@ -35,6 +35,7 @@ from ofp_platform.cli.offline import (
     parity_commands,
 )
 from ofp_platform.cli.online import (
+    action_commands,
     audit_commands,
     audit_key_commands,
     bundle_commands,
@@ -135,6 +136,7 @@ app.command("decide", short_help="Run the example decision service over the newe
 app.add_typer(decider_commands.app, name="decider")
 app.add_typer(decision_commands.app, name="decision")
 app.add_typer(bundle_commands.app, name="bundle")
+app.add_typer(action_commands.app, name="action")
 app.add_typer(id_commands.app, name="id")
 app.add_typer(intent_commands.app, name="intent")
 app.add_typer(build_commands.app, name="build")

@@ -75,6 +75,8 @@ _STATE = TableRights(Rows.CHANGED, {_PROJECTOR: ALL, _SERVING: READ, _OFFLINE: R
 _STREAM = "SELECT, INSERT, UPDATE (incarnation, server)"
 _EVIDENCE_OF_A_SHARD = {_PROJECTOR: KEEP, _OFFLINE: KEEP, _INGRESS: READ, _SERVING: READ}
 _DECIDED = {_SERVING: ADD, _OFFLINE: READ, _DECIDER: ADD, _EXECUTOR: READ}
+_WANTS_ACTIONS = {_DECIDER: ADD, _INGRESS: ADD, _SERVING: ADD, _EXECUTOR: ADD, _OFFLINE: READ}
+_ACTS = {_EXECUTOR: ADD, _DECIDER: READ, _SERVING: READ, _OFFLINE: READ}
 _PROVEN = TableRights(Rows.WALLED, {_OFFLINE: ADD, _SERVING: READ})
 _AUDITED = TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: READ, _DECIDER: READ})
 
@@ -151,6 +153,14 @@ TABLES: dict[str, TableRights] = {
     "decision_record": TableRights(Rows.APPENDED, _DECIDED, of_a_run=True),
     "decision_key": TableRights(Rows.APPENDED, _DECIDED, of_a_run=True),
     "decider_place": TableRights(Rows.CHANGED, {_DECIDER: KEEP, _SERVING: READ, _OFFLINE: READ}, of_a_run=True),
+    # actions: who decides, admits or serves wants them, the executor alone does them
+    "action_intent": TableRights(Rows.APPENDED, _WANTS_ACTIONS, of_a_run=True),
+    "action_intent_conflict": TableRights(Rows.APPENDED, _WANTS_ACTIONS, of_a_run=True),
+    "action_open": TableRights(Rows.CHANGED, {**_WANTS_ACTIONS, _EXECUTOR: ALL}, of_a_run=True),
+    "action_attempt": TableRights(Rows.APPENDED, _ACTS),
+    "action_attempt_end": TableRights(Rows.APPENDED, _ACTS),
+    "action_outcome": TableRights(Rows.APPENDED, _ACTS),
+    "account_hold": TableRights(Rows.APPENDED, _ACTS, of_a_run=True),
     # what builds need and leave
     "label_assertion": TableRights(Rows.APPENDED, {_SERVING: ADD, _OFFLINE: ADD}, of_a_run=True),
     "label_assertion_without_class": TableRights(Rows.APPENDED, {_OFFLINE: READ}, of_a_run=True),

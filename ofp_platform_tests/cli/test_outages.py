@@ -25,6 +25,11 @@ DATASET = "fraud_by_payment:" + "0" * 64
 DIGEST = "0" * 64
 QUESTION = "--key account:a --group account_activity:v1 --as-of 2026-02-05T00:00:00Z"
 ARGUMENTS = {
+    "action list": "",
+    "action request": "hold_account account:a --reference ticket-1 --reason why",
+    "action run": "--once",
+    "action settle": "{digest} --done --reason why",
+    "action show": "{digest}",
     "access list": "",
     "apply": "card_payments --plan {digest} --reason why",
     "archive keep": "",

@@ -23,6 +23,11 @@ OWNER = {"migrate", "retention", "database register", "log trim", "log accept", 
 OWNER |= {"bundle publish", "bundle approve", "bundle activate", "bundle rollback", "bundle retire"}
 """The schema, rights, runs, and taking away or putting back what others can only add."""
 DOORS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "action list": ("auditor", ()),
+    "action request": ("ingress", ("hold_account", "account:a", "--reference", "ticket-1", *REASON)),
+    "action run": ("executor", ("--once",)),
+    "action settle": ("executor", ("00000000", "--done", *REASON)),
+    "action show": ("auditor", ("00000000",)),
     "apply": ("offline", ("card_payments", "--plan", "00000000", *REASON)),
     "archive list": ("offline", ()),
     "archive restore": ("owner", ("--dry-run",)),

@@ -19,6 +19,10 @@ def words_for(error: Exception) -> str | None:
     """Message for an expected error; None for a defect, whose stack trace is wanted."""
     import psycopg
 
+    from ofp_platform.actions.allow_list import ActionPolicyUnusable
+    from ofp_platform.actions.intents import IntentConflict
+    from ofp_platform.actions.settling import NothingToSettle
+    from ofp_platform.actions.webhook import WebhookUnusable
     from ofp_platform.api.connection_places import TooFewFiles
     from ofp_platform.api.principals import PrincipalsError
     from ofp_platform.api.server import AddressError
@@ -91,6 +95,7 @@ def words_for(error: Exception) -> str | None:
     if isinstance(error, psycopg.Error) and is_transient(error):
         return f"{outage_message(error).rstrip()}\n{LOOK_AT_IT}"
     expected_errors = (
+        ActionPolicyUnusable,
         AddressError,
         AnswerNotTrusted,
         ArchiveConflict,
@@ -114,6 +119,7 @@ def words_for(error: Exception) -> str | None:
         EpochHeld,
         HandbookFileError,
         ImportRulesError,
+        IntentConflict,
         IngressRefused,
         KeyRefused,
         LeaseLost,
@@ -127,6 +133,7 @@ def words_for(error: Exception) -> str | None:
         NodeMissing,
         NotExplained,
         NotExportable,
+        NothingToSettle,
         NotRebuildable,
         ObjectConflict,
         ObjectStoreUnavailable,
@@ -157,6 +164,7 @@ def words_for(error: Exception) -> str | None:
         UnknownProjection,
         UnknownReceipt,
         UnknownRun,
+        WebhookUnusable,
         WorldFault,
     )
     return str(error) if isinstance(error, expected_errors) else None

@@ -17,6 +17,7 @@ from ofp_platform_tests.cli.conftest import OfflinePlane
 from ofp_platform_tests.cli.program import call
 
 PRINT_NO_FACTS = {
+    "action run": "runs until it is stopped",
     "archive keep": "runs until it is stopped",
     "database sql": "prints SQL",
     "demo": "tells a story",
@@ -68,6 +69,7 @@ def test_the_page_says_what_each_json_is() -> None:
 
 
 LISTS = [
+    ("action", "list"),
     ("access", "list"),
     ("archive", "list"),
     ("archive", "verify"),
