@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from ofp_platform.api.bounded_work import BoundedWork, WorkBounds
 from ofp_platform.api.service import MayRead
+from ofp_platform.offline.labels.label_intake import classes_of
 from ofp_platform.offline.labels.label_store import LabelStore
-from ofp_platform.registry.models import Pack, event_class
+from ofp_platform.registry.models import Pack
 from ofp_platform.storage.decision_records import (
     DecisionConflict,
     DecisionFilter,
@@ -192,11 +193,10 @@ class RecordRequests:
         return orjson.dumps({**head, "decisions": [orjson.Fragment(content) for content in contents]})
 
     def _append_labels(self, labels: LabelAssertions, submitted_by: str) -> bytes:
-        events = self._pack().events
-        classes = {event_class(events, event_type) for event_type in events}
+        classes = classes_of(self._pack().events)
         for index, assertion in enumerate(labels.assertions):
             if assertion.event_class not in classes:
-                words = f"the pack has events of the classes {', '.join(sorted(classes))}"
+                words = f"the pack has events of the classes {', '.join(classes)}"
                 raise invalid(Reason.INVALID_FIELD, f"assertions.{index}.event_class: {words}")
         try:
             receipt = LabelStore(self.work.pool(), labels.context_pins).append(labels.assertions, submitted_by=submitted_by)

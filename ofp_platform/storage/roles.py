@@ -75,6 +75,7 @@ _STATE = TableRights(Rows.CHANGED, {_PROJECTOR: ALL, _SERVING: READ, _OFFLINE: R
 _STREAM = "SELECT, INSERT, UPDATE (incarnation, server)"
 _EVIDENCE_OF_A_SHARD = {_PROJECTOR: KEEP, _OFFLINE: KEEP, _INGRESS: READ, _SERVING: READ}
 _DECIDED = {_SERVING: ADD, _OFFLINE: READ, _DECIDER: ADD, _EXECUTOR: READ}
+_OPENS_CASES = {_SERVING: ADD, _OFFLINE: ADD, _DECIDER: ADD, _EXECUTOR: ADD}
 _PROVEN = TableRights(Rows.WALLED, {_OFFLINE: ADD, _SERVING: READ})
 
 TABLES: dict[str, TableRights] = {
@@ -147,6 +148,9 @@ TABLES: dict[str, TableRights] = {
     "snapshot_index": TableRights(Rows.WALLED, {_SERVING: ADD, _OFFLINE: ADD}, of_a_run=True),
     "decision_record": TableRights(Rows.APPENDED, _DECIDED, of_a_run=True),
     "decision_key": TableRights(Rows.APPENDED, _DECIDED, of_a_run=True),
+    # cases: whoever decides or executes may open one
+    "case_entry": TableRights(Rows.APPENDED, _OPENS_CASES, of_a_run=True),
+    "case_entry_conflict": TableRights(Rows.APPENDED, _OPENS_CASES, of_a_run=True),
     # what builds need and leave
     "label_assertion": TableRights(Rows.APPENDED, {_SERVING: ADD, _OFFLINE: ADD}, of_a_run=True),
     "label_assertion_without_class": TableRights(Rows.APPENDED, {_OFFLINE: READ}, of_a_run=True),
