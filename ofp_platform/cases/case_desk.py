@@ -16,7 +16,7 @@ from ofp_platform.storage.case_entries import (
     PendingLabel,
     QueuePlace,
     append_entries,
-    cases_of_event,
+    cases_named,
     count_conflicts,
     pending_labels,
     queue,
@@ -145,10 +145,10 @@ class CaseDesk:
             conflicts=tuple(conflicts),
         )
 
-    def find(self, event_id: str) -> list[str]:
-        """The ids of the cases about events of that id."""
+    def find(self, name: str) -> list[str]:
+        """The ids of the cases about events of that id; else of those whose ids begin so, with 8 digits or more."""
         with self._pool.connection() as connection:
-            return cases_of_event(connection, self._pins, event_id)
+            return cases_named(connection, self._pins, name)
 
     def trigger(self, event: CaseEvent, trigger: CaseTrigger, source_ref: str, reason: str, actor: str) -> CaseReceipt:
         """Call attention to an event: its case is opened, or has one trigger more. `trigger`: of those that people state.

@@ -36,11 +36,14 @@ _ESCALATED = f"""
         AND {_NOT_COLLECTED.format(source_ref="'decision/' || record.decision_id")}
     ORDER BY decided_at, decision_id LIMIT %(limit)s"""
 # the name of an anomaly: a place of Kinesis is longer than a reference may be
-_ANOMALY_REF = "'anomaly/' || encode(sha256(convert_to(stream_name || '|' || partition_id || '|' || record_offset, 'UTF8')), 'hex')"
+_ANOMALY_REF = (
+    "'anomaly/' || encode(sha256(convert_to(stream_name || '|' || partition_id || '|' || record_offset, 'UTF8')), 'hex')"
+)
 _ANOMALIES = f"""
     SELECT stream_name, partition_id, record_offset, event_type, event_id, first_partition_id, first_record_offset
     FROM ofp.anomaly JOIN ofp.projection USING (projection_id)
-    WHERE pins_digest = %(run)s AND status = 'live' AND (stream_name, partition_id, record_offset) > (%(stream)s, %(part)s, %(offset)s)
+    WHERE pins_digest = %(run)s AND status = 'live'
+        AND (stream_name, partition_id, record_offset) > (%(stream)s, %(part)s, %(offset)s)
         AND {_NOT_COLLECTED.format(source_ref=_ANOMALY_REF)}
     ORDER BY stream_name, partition_id, record_offset LIMIT %(limit)s"""
 

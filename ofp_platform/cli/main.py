@@ -24,6 +24,7 @@ from ofp_platform.cli.installation import (
 from ofp_platform.cli.offline import (
     archive_commands,
     build_commands,
+    case_commands,
     dataset_commands,
     entity_commands,
     facts_commands,
@@ -125,6 +126,7 @@ label_commands.app.command("append", short_help="Append the labels of a file of 
 app.add_typer(label_commands.app, name="labels")
 app.command("decide", short_help="Run the example decision service over the newest events.")(decide.decide)
 app.add_typer(decision_commands.app, name="decision")
+app.add_typer(case_commands.app, name="case")
 app.add_typer(id_commands.app, name="id")
 app.add_typer(intent_commands.app, name="intent")
 app.add_typer(build_commands.app, name="build")

@@ -6,6 +6,7 @@ it. Entries of a run are numbered 0, 1, 2, ... in the order in which they become
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -53,6 +54,10 @@ _QUEUE = """
             WHERE later.pins_digest = entry.pins_digest AND later.case_id = entry.case_id AND later.sequence > entry.sequence)
     ORDER BY priority, opened_time, case_id LIMIT %s"""
 _OF_EVENT = "SELECT DISTINCT case_id FROM ofp.case_entry WHERE pins_digest = %s AND event_id = %s ORDER BY case_id"
+_BEGINNING = """
+    SELECT DISTINCT case_id FROM ofp.case_entry
+    WHERE pins_digest = %s AND case_id >= %s AND case_id < %s ORDER BY case_id LIMIT 10"""
+_FIRST_DIGITS = re.compile("[0-9a-f]{8,64}", re.ASCII)
 _PENDING = """
     SELECT event_class, event_id, content, actor FROM ofp.case_entry AS entry
     WHERE pins_digest = %s AND entry_type = 'LABEL_PENDING' AND NOT EXISTS (
@@ -86,7 +91,11 @@ class OfferedEntry:
 
 
 class AppendOutcome(StrEnum):
-    """What became of an offered entry. CONFLICT: one is there with other content; NOT_NOW: it cannot follow where the case stands."""
+    """The fate of an offered entry.
+
+    CONFLICT: one is there with other content; NOT_NOW: it cannot follow where the case stands; NO_CASE: it opens none, and there
+    is none.
+    """
 
     NEW = "NEW"
     KNOWN = "KNOWN"
@@ -97,7 +106,7 @@ class AppendOutcome(StrEnum):
 
 @dataclass(frozen=True)
 class AppendedEntry:
-    """The outcome of one offered entry: the entry that stands, and where its case stands then; `words`: why it was not appended."""
+    """The outcome of one offered entry: the entry that stands, where its case stands then, and why it was not appended."""
 
     case_id: str
     outcome: AppendOutcome
@@ -120,8 +129,8 @@ def append_entries(
 ) -> list[AppendedEntry]:
     """Append entries to cases of a run, in the caller's transaction; one outcome each, in their order.
 
-    An entry that is there already stays as it is. One that comes again with other content is kept as a conflict, whatever else the
-    caller's transaction does: so it must commit.
+    An entry that is there already stays as it is. One that comes again with other content is kept as a conflict: the caller must
+    commit, whatever it makes of that.
     """
     digest = pins_digest(pins)
     connection.execute(_ONE_AT_A_TIME, (digest,))
@@ -186,7 +195,9 @@ def _again(name: str, first: CaseEntry, timeline: Sequence[CaseEntry], content: 
 
 def _cannot_follow(name: str, timeline: Sequence[CaseEntry], content: CaseContent) -> AppendedEntry | None:
     if not timeline:
-        return None if isinstance(content, Triggered) else AppendedEntry(name, AppendOutcome.NO_CASE, words="there is no such case")
+        return (
+            None if isinstance(content, Triggered) else AppendedEntry(name, AppendOutcome.NO_CASE, words="there is no such case")
+        )
     standing = standing_of(timeline)
     words = not_now(standing, content)
     return None if words is None else AppendedEntry(name, AppendOutcome.NOT_NOW, None, standing, words)
@@ -222,9 +233,13 @@ def queue(
     return [QueuePlace(priority, opened_us, name) for name, priority, opened_us in rows]
 
 
-def cases_of_event(connection: Connection[Any], pins: ContextPins, event_id: str) -> list[str]:
-    """The cases about events of that id: one for each class that has it."""
-    return [name for (name,) in connection.execute(_OF_EVENT, (pins_digest(pins), event_id)).fetchall()]
+def cases_named(connection: Connection[Any], pins: ContextPins, name: str) -> list[str]:
+    """The cases about events of that id, one for each class that has it; else those whose ids begin so, with 8 digits or more."""
+    digest = pins_digest(pins)
+    rows = connection.execute(_OF_EVENT, (digest, name)).fetchall()
+    if not rows and _FIRST_DIGITS.fullmatch(name):
+        rows = connection.execute(_BEGINNING, (digest, name, f"{name}g")).fetchall()  # g stands behind every digit
+    return [row[0] for row in rows]
 
 
 def read_conflicts(connection: Connection[Any], pins: ContextPins, name: str) -> list[CaseEntryConflict]:

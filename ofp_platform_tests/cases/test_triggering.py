@@ -13,10 +13,10 @@ import pytest
 
 from ofp_platform.api.examples import decision_example
 from ofp_platform.cases import triggering
-from ofp_platform.cases.triggering import COLLECTOR, CollectReport, Collection, collect
+from ofp_platform.cases.triggering import COLLECTOR, Collection, CollectReport, collect
 from ofp_platform.registry.models import event_class
 from ofp_platform.registry.pack import shipped_pack
-from ofp_platform.storage.case_entries import append_entries, cases_of_event, read_timelines
+from ofp_platform.storage.case_entries import append_entries, cases_named, read_timelines
 from ofp_platform.storage.decision_records import append_decisions
 from ofp_platform.storage.embedded import as_role
 from ofp_platform.storage.postgres import Pool, open_pool
@@ -28,7 +28,8 @@ from ofp_platform.vocabulary.loop.case_standing import CaseState
 from ofp_platform.vocabulary.offline.decision_record import DecisionRecord, decision_id
 from ofp_platform_tests.cases.conftest import START, Office, new_run
 from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
-from ofp_platform_tests.oracle.strategies import SECOND, START as LOG_START
+from ofp_platform_tests.oracle.strategies import SECOND
+from ofp_platform_tests.oracle.strategies import START as LOG_START
 
 
 @pytest.fixture(params=[Job.SERVING, Job.OFFLINE])
@@ -164,9 +165,9 @@ def test_ids_with_two_payloads_open_cases_once(pool: Pool) -> None:
     assert outcomes(collect(pool, anomalies)) == (1, 0, 0)
     assert outcomes(collect(pool, anomalies)) == (0, 0, 0)
     with pool.connection() as connection:
-        name = cases_of_event(connection, plane.pins, "again")
+        name = cases_named(connection, plane.pins, "again")
         timeline = read_timelines(connection, plane.pins, name)[0]
-        assert cases_of_event(connection, plane.pins, "once") == []
+        assert cases_named(connection, plane.pins, "once") == []
     content = timeline.entries[0].content
     assert isinstance(content, Triggered)
     assert isinstance(content.evidence, AnomalyEvidence)

@@ -23,6 +23,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.api.principals import PrincipalsError
     from ofp_platform.api.server import AddressError
     from ofp_platform.api.tls import CertificateUnusable
+    from ofp_platform.cases.case_desk import CaseNotFound, CaseNotNow, EntryConflict
     from ofp_platform.client import AnswerNotTrusted, ServiceUnreachable
     from ofp_platform.decisions.decision_file import DecisionFileError
     from ofp_platform.ingress.batches import IngressRefused
@@ -86,6 +87,8 @@ def words_for(error: Exception) -> str | None:
         AnswerNotTrusted,
         ArchiveConflict,
         BuildRefused,
+        CaseNotFound,
+        CaseNotNow,
         CertificateUnusable,
         DatasetNotAdmitted,
         CommandRefused,
@@ -97,6 +100,7 @@ def words_for(error: Exception) -> str | None:
         ReportFileError,
         DsnNotCarried,
         EmbeddedPostgresError,
+        EntryConflict,
         EpochDiffers,
         EpochHeld,
         HandbookFileError,

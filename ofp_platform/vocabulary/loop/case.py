@@ -28,7 +28,9 @@ CASE_SOURCE = "case_investigation"
 """The `source` of assertions made in a case, whoever made them."""
 Text = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(without_raw_identifier)]
 ReasonText = Annotated[str, Field(min_length=1, max_length=400), AfterValidator(without_raw_identifier)]
-LogPlace = Annotated[str, Field(pattern=r"^[^:\s]{1,128}:[0-9]{1,128}$", description="PARTITION:OFFSET, as `ofp log show` takes it")]
+LogPlace = Annotated[
+    str, Field(pattern=r"^[^:\s]{1,128}:[0-9]{1,128}$", description="PARTITION:OFFSET, as `ofp log show` takes it")
+]
 
 
 class CaseTrigger(StrEnum):
@@ -110,9 +112,7 @@ class Triggered(Model):
 
     entry_type: Literal[EntryType.TRIGGERED] = EntryType.TRIGGERED
     trigger: Annotated[CaseTrigger, Field(strict=False)]
-    evidence: Annotated[
-        DecisionEvidence | AnomalyEvidence | ActionEvidence | StatedEvidence, Field(discriminator="evidence")
-    ]
+    evidence: Annotated[DecisionEvidence | AnomalyEvidence | ActionEvidence | StatedEvidence, Field(discriminator="evidence")]
 
     @model_validator(mode="after")
     def _of_its_kind(self) -> Self:

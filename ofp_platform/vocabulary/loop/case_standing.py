@@ -60,7 +60,7 @@ class CaseLabel(Model):
 
 
 class CaseStanding(Model):
-    """Where a case stands. `opened_at_utc`: since when it has been open, or was when it was closed; `triggers`: each kind once."""
+    """Where a case stands. `opened_at_utc`: since when it has been open, or had been; `triggers`: each kind once."""
 
     state: Annotated[CaseState, Field(strict=False)]
     priority: Priority

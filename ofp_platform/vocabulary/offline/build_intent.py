@@ -159,8 +159,8 @@ Scope = Annotated[PerEvent | PerEntity | PerGrid | PerTable, Field(discriminator
 class ResolutionRule(StrEnum):
     """Which of several assertions about an event holds.
 
-    LATEST_OBSERVED: the one observed last. PRECEDENCE: that of the foremost class of sources; of one class, the one observed last.
-    Of one time, that with the greatest assertion id.
+    LATEST_OBSERVED: the one observed last. PRECEDENCE: that of the foremost class of sources, and of one class the one observed
+    last. Of one time, that with the greatest assertion id.
     """
 
     LATEST_OBSERVED = "latest_observed"
