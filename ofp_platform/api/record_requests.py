@@ -51,8 +51,8 @@ M = TypeVar("M", bound=Model)
 SnapshotPort = Callable[[str, MayRead], Awaitable[bytes]]
 
 
-def _model(model: type[M], body: bytes) -> M:
-    """The object of the contract in a body.
+def read_model(model: type[M], body: bytes) -> M:
+    """The object of a contract in a body.
 
     Raises:
         ContractError: MALFORMED_JSON; MISSING_FIELD; RAW_IDENTIFIER; INVALID_FIELD. No value is told.
@@ -115,7 +115,7 @@ class RecordRequests:
 
     async def record(self, body: bytes, submitted_by: str, may_read: MayRead) -> DecisionReceipt:
         """See RecordPort."""
-        record = _model(DecisionRecord, body)
+        record = read_model(DecisionRecord, body)
         self._demand_run(record.context_pins, may_read)
         texts = {"event_id": record.event_id, "request_context": record.request_context}
         for field, value in texts.items():
@@ -141,7 +141,7 @@ class RecordRequests:
 
     async def append_labels(self, body: bytes, submitted_by: str, may_read: MayRead) -> bytes:
         """See RecordPort."""
-        labels = _model(LabelAssertions, body)
+        labels = read_model(LabelAssertions, body)
         self._demand_run(labels.context_pins, may_read)
         return await self.work.answer(lambda: self._append_labels(labels, submitted_by), len(body))
 

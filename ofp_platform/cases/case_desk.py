@@ -172,7 +172,7 @@ class CaseDesk:
         stays pending, and `problem` of the receipt says so.
 
         Raises:
-            CaseNotFound | EntryConflict: see there. ValueError: the word is not in the table of the label type.
+            CaseNotFound | EntryConflict: see there. NoSuchLabel: see there.
         """
         value = label_value(ask.label_type, ask.word)
         case = self.case(case_id)

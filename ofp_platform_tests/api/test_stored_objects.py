@@ -62,6 +62,12 @@ COLUMNS = {
 """Column to the schema of the JSON in it."""
 PINNED_ELSEWHERE = {"ofp_health", "ofp_feature_groups", "profile", "ofs_label_assertion", "canonical_event_envelope"} | {
     "df_decision_receipt",
+    "case",
+    "case_list",
+    "case_receipt",
+    "case_trigger_ask",
+    "case_entry_ask",
+    "case_entry_conflict",
     "admission_receipt",
     "admission_answer",
     "admission_batch",

@@ -175,10 +175,8 @@ def assert_(
         label_value(label_type, word)
         ask = LabelAsk(label_type=label_type, word=word, effective_time_utc=since)
     except ValueError as error:
-        words = (
-            "--since is RFC 3339 in UTC with Z, as in 2026-02-04T00:00:00Z" if "validation error" in str(error) else str(error)
-        )
-        raise CommandRefused(words) from None
+        since_words = "--since is RFC 3339 in UTC with Z, as in 2026-02-04T00:00:00Z"
+        raise CommandRefused(str(error) if isinstance(error, NoSuchLabel) else since_words) from None
     with _desk(home, profile, "offline") as (desk, _):
         receipt = desk.assert_label(_case_id(desk, case), ask, ref or _new_ref(), actor)
     _print(receipt, json)

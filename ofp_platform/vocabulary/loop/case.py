@@ -234,17 +234,21 @@ class CaseEntryConflict(Model):
     actor: SafeIdentifier
 
 
+class NoSuchLabel(ValueError):
+    """A label type, or a word, that is not in `LABEL_VALUES`; the text says which there are."""
+
+
 def label_value(label_type: str, word: str) -> int:
     """The value of a word.
 
     Raises:
-        ValueError: there is no such label type, or it has no such word.
+        NoSuchLabel: see there.
     """
     words = LABEL_VALUES.get(label_type)
     if words is None:
-        raise ValueError(f"there is no label type {label_type!r} of cases; there are {', '.join(LABEL_VALUES)}")
+        raise NoSuchLabel(f"there is no label type {label_type!r} of cases; there are {', '.join(LABEL_VALUES)}")
     if word not in words:
-        raise ValueError(f"{label_type} has no value {word!r}; it has {', '.join(words)}")
+        raise NoSuchLabel(f"{label_type} has no value {word!r}; it has {', '.join(words)}")
     return words[word]
 
 
