@@ -167,7 +167,7 @@ def assert_(
     """Append LABEL_PENDING, ask the label store, append its answer. Exit code 1 if it refused, or did not answer: the label then
     stays pending, and `ofp case settle` asks again.
     """
-    from ofp_platform.vocabulary.loop.case import label_value
+    from ofp_platform.vocabulary.loop.case import NoSuchLabel, label_value
     from ofp_platform.vocabulary.loop.case_requests import LabelAsk
     from ofp_platform.vocabulary.loop.case_standing import LabelState
 
