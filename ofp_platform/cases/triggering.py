@@ -59,7 +59,7 @@ class Collection:
 
 @dataclass
 class CollectReport:
-    """What a pass did. `unreadable`: names of what could not be read, and has no case therefore."""
+    """Counts of a pass. `unreadable`: names of what could not be read, and has no case therefore."""
 
     triggers: int = 0
     known: int = 0

@@ -243,7 +243,7 @@ def cases_named(connection: Connection[Any], pins: ContextPins, name: str) -> li
 
 
 def read_conflicts(connection: Connection[Any], pins: ContextPins, name: str) -> list[CaseEntryConflict]:
-    """What came again with other content in one case, the oldest first."""
+    """Entries that came again with other content in one case, the oldest first."""
     return [
         CaseEntryConflict(
             case_id=of_case,

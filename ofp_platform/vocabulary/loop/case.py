@@ -34,7 +34,7 @@ LogPlace = Annotated[
 
 
 class CaseTrigger(StrEnum):
-    """What may open a case, or call attention to it again."""
+    """Causes that open a case, or call attention to it again."""
 
     DECISION_ESCALATION = "DECISION_ESCALATION"
     ACTION_FAILURE = "ACTION_FAILURE"
@@ -92,7 +92,7 @@ class ActionEvidence(Model):
 
 
 class StatedEvidence(Model):
-    """What somebody said, in words without raw identifiers."""
+    """A statement of somebody, in words without raw identifiers."""
 
     evidence: Literal["statement"] = "statement"
     reason: ReasonText
@@ -122,7 +122,7 @@ class Triggered(Model):
 
 
 class Note(Model):
-    """What an investigator wrote down."""
+    """A note of an investigator."""
 
     entry_type: Literal[EntryType.NOTE] = EntryType.NOTE
     text: Text

@@ -49,7 +49,7 @@ class LabelAsk(Model):
 
 
 class CaseEntryAsk(Model):
-    """What an investigator adds to a case. The same `source_ref` again, with the same content, is the same entry."""
+    """An entry that an investigator adds to a case. The same `source_ref` again, with the same content, is the same entry."""
 
     kind: Literal["case_entry_ask"] = "case_entry_ask"
     contract_version: Version = "v0"

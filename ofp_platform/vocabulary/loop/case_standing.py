@@ -43,7 +43,7 @@ class CaseState(StrEnum):
 
 
 class LabelState(StrEnum):
-    """What is known of the storing of a label."""
+    """Whether the label store has a label."""
 
     PENDING = "PENDING"
     ACCEPTED = "ACCEPTED"
