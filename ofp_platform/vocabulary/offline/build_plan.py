@@ -128,9 +128,9 @@ class LabelBasis(Model):
     as_of_utc: Time
     maturity_seconds: int = Field(ge=0)
     next_sequence: int = Field(ge=0, le=MAX_INTEGER, description="exclusive-next sequence of the append-only label store")
-    rule: Literal[
-        "greatest_observed_time_then_assertion_id", "source_class_then_greatest_observed_time_then_assertion_id"
-    ] = LATEST_OBSERVED
+    rule: Literal["greatest_observed_time_then_assertion_id", "source_class_then_greatest_observed_time_then_assertion_id"] = (
+        LATEST_OBSERVED
+    )
     source_classes: SourceClasses | None = Field(default=None, description="of a rule that begins with the class of the source")
 
     @model_validator(mode="after")
