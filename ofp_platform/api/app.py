@@ -26,6 +26,7 @@ from starlette.types import Receive, Scope, Send
 from ofp_platform.api.access_log import WRITE_SECONDS, AccessLog
 from ofp_platform.api.authentication import LOOK_SECONDS, Authentication, Caller, KeysWanted
 from ofp_platform.api.build_routes import BUILD_PREFIX, MAX_INTENT_BYTES, BuildRoutes, caller_of
+from ofp_platform.api.case_routes import CaseRoutes
 from ofp_platform.api.connection_places import Places
 from ofp_platform.api.console_files import ConsoleFiles
 from ofp_platform.api.docs_page import docs_page
@@ -51,6 +52,9 @@ from ofp_platform.api.route_scopes import (
     BUILD_STAGES,
     BUNDLES,
     BUNDLES_IN_FORCE,
+    CASE,
+    CASE_ENTRIES,
+    CASES,
     CATALOGUE,
     CONSOLE,
     CONSOLE_FILE,
@@ -78,7 +82,16 @@ from ofp_platform.api.route_scopes import (
     Open,
     scope_of,
 )
-from ofp_platform.api.service import BuildPort, MayRead, OperatorPort, OverviewPort, RecordPort, ServedAnswer, ServingPort
+from ofp_platform.api.service import (
+    BuildPort,
+    CasePort,
+    MayRead,
+    OperatorPort,
+    OverviewPort,
+    RecordPort,
+    ServedAnswer,
+    ServingPort,
+)
 from ofp_platform.api.signing_keys import KeySet
 from ofp_platform.api.tls import ClientCertificate
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTasks
@@ -121,8 +134,8 @@ def _arrival() -> str:
 
 
 class Application:
-    """The service over its five ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log; `arrival`
-    the time of a request of Feast's shape, which names none.
+    """The service over its ports; `cases` is None where it serves none. `clock` gives seconds (only for durations),
+    `new_request_id` an id for the log; `arrival` the time of a request of Feast's shape, which names none.
 
     `hosts`: the names under which it may be asked. `access`: where it is told who asked for what. `ring`: where health is kept
     over time, for this process alone if there is none. `ended`: where it is told that a background task ended, for health.
@@ -138,6 +151,7 @@ class Application:
         overviews: OverviewPort,
         *,
         authentication: Authentication,
+        cases: CasePort | None = None,
         hosts: OwnHosts | None = None,
         access: AccessLog | None = None,
         ring: HealthRing | None = None,
@@ -152,6 +166,7 @@ class Application:
         self._builds = builds
         self._records = records
         self._overviews = overviews
+        self._cases = cases
         self._authentication = authentication
         self._hosts = hosts or OwnHosts()
         self._access = access
@@ -174,6 +189,7 @@ class Application:
         overview_routes = OverviewRoutes(overviews)
         console_files = ConsoleFiles()
         record_routes = RecordRoutes(records, self._policy.max_intent_bytes, self._policy.body_timeout_seconds)
+        case_routes = CaseRoutes(cases, self._policy.max_body_bytes, self._policy.body_timeout_seconds)
         routes = {
             EXPLANATION: operator_routes.explanation,
             APPLY_FAILURES: operator_routes.failures,
@@ -190,6 +206,8 @@ class Application:
             CONSOLE_FILE: console_files.send,
             DECISIONS: record_routes.list,
             DECISION: record_routes.show,
+            CASES: case_routes.list,
+            CASE: case_routes.show,
             BUILD_RUN: build_routes.show,
             SNAPSHOT: self._snapshot,
             REBUILT_SNAPSHOT: self._rebuilt_snapshot,
@@ -208,6 +226,8 @@ class Application:
             FEAST_FEATURES: self._feast_features,
             DECISIONS: record_routes.record,
             LABELS: record_routes.append_labels,
+            CASES: case_routes.trigger,
+            CASE_ENTRIES: case_routes.add,
         }
         self._rest = Starlette(
             routes=[
@@ -584,6 +604,8 @@ class Application:
         await self._tasks.stop(PRINCIPALS, SIGNING_KEYS, ACCESS_LOG, HISTORY)
         await self._builds.close()
         await self._records.close()
+        if self._cases is not None:
+            await self._cases.close()
         await self._overviews.close()
         await self._port.close()
         await send({"type": "lifespan.shutdown.complete"})
@@ -631,9 +653,9 @@ class Application:
 
 def _methods(path: str) -> tuple[str, ...]:
     """The methods that a path takes."""
-    if path == DECISIONS:
+    if path in (DECISIONS, CASES):
         return "GET", "HEAD", "POST"
-    takes_post = path in (BUILD_INTENTS, FEAST_FEATURES, LABELS) or path.endswith("/cancellation")
+    takes_post = path in (BUILD_INTENTS, FEAST_FEATURES, LABELS) or path.endswith(("/cancellation", "/entries"))
     return ("POST",) if takes_post else ("GET", "HEAD")
 
 

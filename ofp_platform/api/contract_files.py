@@ -30,6 +30,8 @@ from ofp_platform.vocabulary.loop.action_policy import ActionPolicy
 from ofp_platform.vocabulary.loop.audit import AuditLeaf, AuditProof, CoSignature, TreeHead
 from ofp_platform.vocabulary.loop.bundle import Bundle, BundleMessage
 from ofp_platform.vocabulary.loop.bundle_views import BundleHistory, BundlesInForce
+from ofp_platform.vocabulary.loop.case import CaseEntryConflict
+from ofp_platform.vocabulary.loop.case_requests import Case, CaseEntryAsk, CaseList, CaseReceipt, CaseTriggerAsk
 from ofp_platform.vocabulary.loop.decision_record import DecisionList, DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.loop.eval_report import EvalReport, TrainRequest
 from ofp_platform.vocabulary.loop.exact_model import ExactModel
@@ -106,6 +108,15 @@ OVERVIEWS: dict[type[BaseModel], str] = {
     HealthHistory: "Health over time v0",
 }
 """Lists that are shown, and the titles of their schemas."""
+CASES: dict[type[BaseModel], str] = {
+    Case: "Case v0",
+    CaseList: "Queue of cases v0",
+    CaseReceipt: "Receipt of an entry of a case v0",
+    CaseTriggerAsk: "Trigger of a case v0",
+    CaseEntryAsk: "Entry of a case as it is asked for v0",
+    CaseEntryConflict: "Entry of a case that came again with other content v0",
+}
+"""What crosses the boundary about cases, and the titles of the schemas."""
 OFFLINE_OBJECTS: tuple[type[BaseModel], ...] = (
     RebuiltFeatureSnapshot,
     ParityResult,
@@ -302,6 +313,13 @@ def overview_definitions() -> dict[str, Any]:
 
 
 @cache
+def case_definitions() -> dict[str, Any]:
+    """The `$defs` of cases that the others lack."""
+    present = serving_definitions() | build_definitions() | record_definitions() | overview_definitions()
+    return {name: schema for name, schema in _definitions(tuple(CASES), PUBLIC_NAMES).items() if name not in present}
+
+
+@cache
 def build_definitions() -> dict[str, Any]:
     """The `$defs` of asking for a build that those of the serving boundary lack, `BuildIntent` and `BuildRun` among them."""
     run, intent = object_schema(BuildRun, "ofs_build_run", "Run of a build v0"), intent_schema()
@@ -378,6 +396,7 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "decision_bundle_v0.schema.json": object_schema(Bundle, "decision_bundle", "Bundle v0"),
         "bundle_event_v0.schema.json": object_schema(BundleMessage, "bundle_event", "Step of a bundle v0"),
         **{f"{_kind(model)}_v0.schema.json": object_schema(model, _kind(model), title) for model, title in OVERVIEWS.items()},
+        **{f"{_kind(model)}_v0.schema.json": object_schema(model, _kind(model), title) for model, title in CASES.items()},
     }
 
 

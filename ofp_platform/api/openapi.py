@@ -6,9 +6,18 @@ import json
 from typing import Any
 
 from ofp_platform.api.build_examples import build_error_examples, intent_example, rebuilt_example, run_example
+from ofp_platform.api.case_examples import (
+    case_entry_ask_example,
+    case_error_examples,
+    case_example,
+    case_list_example,
+    case_receipt_example,
+    case_trigger_ask_example,
+)
 from ofp_platform.api.contract_files import (
     DIALECT,
     build_definitions,
+    case_definitions,
     overview_definitions,
     record_definitions,
     serving_definitions,
@@ -52,6 +61,9 @@ from ofp_platform.api.route_scopes import (
     BUILD_STAGES,
     BUNDLES,
     BUNDLES_IN_FORCE,
+    CASE,
+    CASE_ENTRIES,
+    CASES,
     DATASET,
     DATASETS,
     DECISION,
@@ -78,7 +90,7 @@ _STATUS_TEXT = {
     404: "Not known here",
     405: "Another method is needed",
     408: "The body did not arrive in time, or is shorter than declared",
-    409: "Another decision is recorded under this id",
+    409: "Something else is recorded under this id",
     413: "The body is too large",
     415: "The body is not called application/json",
     421: "The service is not known by that host",
@@ -503,6 +515,66 @@ def _record_paths() -> dict[str, Any]:
     }
 
 
+def _case_paths() -> dict[str, Any]:
+    errors = error_examples() | case_error_examples()
+    case = case_example()
+    id_parameter = {
+        "name": "case_id",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": DIGEST_PATTERN},
+        "example": case["case_id"],
+    }
+    receipt = {"description": "The entry that stands", "content": _content("CaseReceipt", case_receipt_example())}
+    return {
+        CASES: {
+            "get": {
+                "operationId": "cases",
+                "summary": "Cases, the most urgent first",
+                "description": "Of the run that is served. Conflicts are entries that came again with other content.",
+                "parameters": [
+                    _query("state", "OPEN"),
+                    _query("limit", "50"),
+                    _query("cursor", f"2~1774958410000000~{'0' * 64}"),
+                ],
+                "responses": _responses(
+                    {"description": "A page of them", "content": _content("CaseList", case_list_example())}, 400, 401, 404, 503
+                ),
+            },
+            "post": {
+                "operationId": "trigger_case",
+                "summary": "Call attention to an event",
+                "description": "Opens the case of the event, or adds a trigger to it. The same source_ref again is the same"
+                " signal.",
+                "requestBody": {"required": True, "content": _content("CaseTriggerAsk", case_trigger_ask_example())},
+                "responses": _responses(receipt, 400, 401, 404, 405, 408, 409, 413, 503, errors=errors),
+            },
+        },
+        CASE: {
+            "get": {
+                "operationId": "case",
+                "summary": "One case with its timeline",
+                "description": "Evidence by reference: decision, snapshot, positions in the log.",
+                "parameters": [id_parameter],
+                "responses": _responses(
+                    {"description": "The case", "content": _content("Case", case)}, 400, 401, 404, 503, errors=errors
+                ),
+            }
+        },
+        CASE_ENTRIES: {
+            "post": {
+                "operationId": "add_case_entry",
+                "summary": "Add to a case: a note, an action, a label, its end",
+                "description": "A label is pending until the label store has it; problem says why it still is. The same"
+                " source_ref again, with the same content, is the same entry.",
+                "parameters": [id_parameter],
+                "requestBody": {"required": True, "content": _content("CaseEntryAsk", case_entry_ask_example())},
+                "responses": _responses(receipt, 400, 401, 404, 405, 408, 409, 413, 503, errors=errors),
+            }
+        },
+    }
+
+
 def _overview_paths() -> dict[str, Any]:
     report, dataset = parity_report_example(), published_dataset_example()
 
@@ -633,7 +705,7 @@ def _with_scope(path: str, item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _all_paths(live: LiveExample | None) -> dict[str, Any]:
-    return _paths(live) | _record_paths() | _build_paths(live) | _overview_paths()
+    return _paths(live) | _record_paths() | _build_paths(live) | _overview_paths() | _case_paths()
 
 
 def openapi(live: LiveExample | None = None) -> dict[str, Any]:
@@ -650,7 +722,9 @@ def openapi(live: LiveExample | None = None) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "paths": {path: _with_scope(path, item) for path, item in _all_paths(live).items()},
         "components": {
-            "schemas": _rewritten(serving_definitions() | build_definitions() | record_definitions() | overview_definitions()),
+            "schemas": _rewritten(
+                serving_definitions() | build_definitions() | record_definitions() | overview_definitions() | case_definitions()
+            ),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }

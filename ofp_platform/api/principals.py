@@ -47,6 +47,7 @@ class Scope(StrEnum):
     DECISIONS_WRITE = "decisions:write"
     EVENTS_WRITE = "events:write"
     BUILDS_SUBMIT = "builds:submit"
+    INVESTIGATE = "investigate"
     OPERATE = "operate"
     METRICS = "metrics"
 

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from ofp_platform.api.bounded_work import BoundedWork, WorkBounds
 from ofp_platform.api.service import MayRead
+from ofp_platform.offline.labels.label_intake import classes_of
 from ofp_platform.offline.labels.label_store import LabelStore
-from ofp_platform.registry.models import Pack, event_class
+from ofp_platform.registry.models import Pack
 from ofp_platform.storage.decision_records import (
     DecisionConflict,
     DecisionFilter,
@@ -50,8 +51,8 @@ M = TypeVar("M", bound=Model)
 SnapshotPort = Callable[[str, MayRead], Awaitable[bytes]]
 
 
-def _model(model: type[M], body: bytes) -> M:
-    """The object of the contract in a body.
+def read_model(model: type[M], body: bytes) -> M:
+    """The object of a contract in a body.
 
     Raises:
         ContractError: MALFORMED_JSON; MISSING_FIELD; RAW_IDENTIFIER; INVALID_FIELD. No value is told.
@@ -116,7 +117,7 @@ class RecordRequests:
 
     async def record(self, body: bytes, submitted_by: str, may_read: MayRead) -> DecisionReceipt:
         """See RecordPort."""
-        record = _model(DecisionRecord, body)
+        record = read_model(DecisionRecord, body)
         self._demand_run(record.context_pins, may_read)
         snapshot_hash = record.feature_snapshot_hash
         if record.contract_version != "v0" or snapshot_hash is None:
@@ -145,7 +146,7 @@ class RecordRequests:
 
     async def append_labels(self, body: bytes, submitted_by: str, may_read: MayRead) -> bytes:
         """See RecordPort."""
-        labels = _model(LabelAssertions, body)
+        labels = read_model(LabelAssertions, body)
         self._demand_run(labels.context_pins, may_read)
         return await self.work.answer(lambda: self._append_labels(labels, submitted_by), len(body))
 
@@ -197,11 +198,10 @@ class RecordRequests:
         return orjson.dumps({**head, "decisions": [orjson.Fragment(content) for content in contents]})
 
     def _append_labels(self, labels: LabelAssertions, submitted_by: str) -> bytes:
-        events = self._pack().events
-        classes = {event_class(events, event_type) for event_type in events}
+        classes = classes_of(self._pack().events)
         for index, assertion in enumerate(labels.assertions):
             if assertion.event_class not in classes:
-                words = f"the pack has events of the classes {', '.join(sorted(classes))}"
+                words = f"the pack has events of the classes {', '.join(classes)}"
                 raise invalid(Reason.INVALID_FIELD, f"assertions.{index}.event_class: {words}")
         try:
             receipt = LabelStore(self.work.pool(), labels.context_pins).append(labels.assertions, submitted_by=submitted_by)

@@ -27,6 +27,8 @@ _STATUS_OF_REASON = {
     Reason.METHOD_NOT_ALLOWED: 405,
     Reason.DECISION_CONFLICT: 409,
     Reason.IDEMPOTENCY_CONFLICT: 409,
+    Reason.CASE_ENTRY_CONFLICT: 409,
+    Reason.CASE_NOT_NOW: 409,
     Reason.RATE_EXCEEDED: 429,
 }
 # the body was not read to its end: the connection cannot carry another request

@@ -33,6 +33,9 @@ CONSOLE_FILE = "/console/{name}"
 DECISIONS = "/v0/decisions"
 DECISION = "/v0/decisions/{decision_id}"
 LABELS = "/v0/labels"
+CASES = "/v0/cases"
+CASE = "/v0/cases/{case_id}"
+CASE_ENTRIES = "/v0/cases/{case_id}/entries"
 HEALTH = "/health"
 METRICS = "/metrics"
 OPENAPI = "/openapi.json"
@@ -60,6 +63,9 @@ SCOPES: dict[str, Scope | Open] = {
     DECISIONS: Scope.SNAPSHOTS_READ,
     DECISION: Scope.SNAPSHOTS_READ,
     LABELS: Scope.EVENTS_WRITE,
+    CASES: Scope.INVESTIGATE,
+    CASE: Scope.INVESTIGATE,
+    CASE_ENTRIES: Scope.INVESTIGATE,
     APPLY_FAILURES: Scope.OPERATE,
     BUILD_RUNS: Scope.OPERATE,
     BUILD_STAGES: Scope.OPERATE,

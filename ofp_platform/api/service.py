@@ -8,6 +8,7 @@ from typing import Protocol
 from ofp_platform.storage.decision_records import DecisionFilter
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.loop.case_standing import CaseState
 from ofp_platform.vocabulary.loop.decision_record import DecisionReceipt
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.serving import Health
@@ -237,6 +238,48 @@ class RecordPort(Protocol):
 
         Raises:
             ContractError: as `record`, of labels.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release what was taken; called once, after the last request."""
+
+
+class CasePort(Protocol):
+    """Cases of the run that is served. Connected to when it is first needed, as a BuildPort is.
+
+    Every refusal is a ContractError; each method raises STORE_DOWN and OVERLOADED. What is sent again is done once.
+    """
+
+    async def cases(self, state: CaseState, limit: int, cursor: str | None) -> bytes:
+        """JSON of CaseList: at most `limit` cases of a state, the most urgent first, behind the one at `cursor`.
+
+        Raises:
+            ContractError: INVALID_FIELD, a cursor that is none of its own.
+        """
+        ...
+
+    async def case(self, case_id: str, may_read: MayRead) -> bytes:
+        """JSON of the Case with an id (64 hex digits).
+
+        Raises:
+            ContractError: UNKNOWN_CASE.
+        """
+        ...
+
+    async def trigger(self, body: bytes, actor: str, may_read: MayRead) -> bytes:
+        """JSON of the CaseReceipt of the CaseTriggerAsk in `body`.
+
+        Raises:
+            ContractError: MALFORMED_JSON; INVALID_FIELD; MISSING_FIELD; RAW_IDENTIFIER; UNKNOWN_RUN; CASE_ENTRY_CONFLICT.
+        """
+        ...
+
+    async def add(self, case_id: str, body: bytes, actor: str, may_read: MayRead) -> bytes:
+        """JSON of the CaseReceipt of the CaseEntryAsk in `body`.
+
+        Raises:
+            ContractError: as `trigger`; UNKNOWN_CASE; CASE_NOT_NOW.
         """
         ...
 

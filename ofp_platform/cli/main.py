@@ -24,6 +24,7 @@ from ofp_platform.cli.installation import (
 from ofp_platform.cli.offline import (
     archive_commands,
     build_commands,
+    case_commands,
     dataset_commands,
     entity_commands,
     facts_commands,
@@ -137,6 +138,7 @@ app.add_typer(decider_commands.app, name="decider")
 app.add_typer(decision_commands.app, name="decision")
 app.add_typer(bundle_commands.app, name="bundle")
 app.add_typer(action_commands.app, name="action")
+app.add_typer(case_commands.app, name="case")
 app.add_typer(id_commands.app, name="id")
 app.add_typer(intent_commands.app, name="intent")
 app.add_typer(build_commands.app, name="build")

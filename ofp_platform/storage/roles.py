@@ -77,6 +77,7 @@ _EVIDENCE_OF_A_SHARD = {_PROJECTOR: KEEP, _OFFLINE: KEEP, _INGRESS: READ, _SERVI
 _DECIDED = {_SERVING: ADD, _OFFLINE: READ, _DECIDER: ADD, _EXECUTOR: READ}
 _WANTS_ACTIONS = {_DECIDER: ADD, _INGRESS: ADD, _SERVING: ADD, _EXECUTOR: ADD, _OFFLINE: READ}
 _ACTS = {_EXECUTOR: ADD, _DECIDER: READ, _SERVING: READ, _OFFLINE: READ}
+_OPENS_CASES = {_SERVING: ADD, _OFFLINE: ADD, _DECIDER: ADD, _EXECUTOR: ADD}
 _PROVEN = TableRights(Rows.WALLED, {_OFFLINE: ADD, _SERVING: READ})
 _AUDITED = TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: READ, _DECIDER: READ})
 
@@ -161,6 +162,9 @@ TABLES: dict[str, TableRights] = {
     "action_attempt_end": TableRights(Rows.APPENDED, _ACTS),
     "action_outcome": TableRights(Rows.APPENDED, _ACTS),
     "account_hold": TableRights(Rows.APPENDED, _ACTS, of_a_run=True),
+    # cases: whoever decides or executes may open one
+    "case_entry": TableRights(Rows.APPENDED, _OPENS_CASES, of_a_run=True),
+    "case_entry_conflict": TableRights(Rows.APPENDED, _OPENS_CASES, of_a_run=True),
     # what builds need and leave
     "label_assertion": TableRights(Rows.APPENDED, {_SERVING: ADD, _OFFLINE: ADD}, of_a_run=True),
     "label_assertion_without_class": TableRights(Rows.APPENDED, {_OFFLINE: READ}, of_a_run=True),

@@ -20,8 +20,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from ofp_platform.vocabulary.canonical import digest_of, jcs_bytes, sha256_hex
 from ofp_platform.vocabulary.envelope import EventType
-from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.model import Digest, Model
+from ofp_platform.vocabulary.identity import ContextPins, KeyType
+from ofp_platform.vocabulary.model import Digest, Model, Name
 from ofp_platform.vocabulary.position import StreamName
 from ofp_platform.vocabulary.posture_policy import PosturePolicy
 from ofp_platform.vocabulary.raw_identifier import raw_identifier_in, redact
@@ -172,13 +172,29 @@ class BundlePolicy(Model):
     four_eyes: bool = Field(default=True, description="whether who approves a bundle is another than who published it")
 
 
+class DecidedAction(Model):
+    """An action that a decision wants where it comes out so: on the event's entity of a type, or at a webhook."""
+
+    outcome: Literal["review", "decline"] = Field(description="of the decisions that want it")
+    action_type: Name = Field(description="as the action policy allows it to the actor `decider`")
+    key_type: Annotated[KeyType, Field(strict=False)] | None = Field(default=None, description="the entity it is done on")
+    webhook: Name | None = Field(default=None, description="or the webhook of the action policy that is told")
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        if (self.key_type is None) == (self.webhook is None):
+            raise ValueError("an action has a key_type or a webhook")
+        return self
+
+
 class DecidingPolicy(Model):
-    """Which events the plane itself decides on, and how long it waits for their features."""
+    """Which events the plane itself decides on, how long it waits for their features, and which actions decisions want."""
 
     event_type: EventType = Field(description="one decision for each event of it")
     deadline_ms: int = Field(
         default=250, ge=1, le=60_000, description="for the features of an event; behind it, a lower mode decides"
     )
+    actions: tuple[DecidedAction, ...] = Field(default=(), strict=False, description="that decisions want; none: none")
 
 
 class ClassMapRef(Model):

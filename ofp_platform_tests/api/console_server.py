@@ -10,14 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import httpx
 
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.processes import Child, ofp_command
 from ofp_platform.client import OfpClient
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform_tests.api.keys import KEY, principal, write_principals
+from ofp_platform_tests.api.keys import BEARER, KEY, principal, write_principals
 from ofp_platform_tests.oracle.decided import decision_on
 from ofp_platform_tests.oracle.demo_plane import ACCOUNT, AFTER_THE_DEMO, fill_demo_plane
 from ofp_platform_tests.oracle.kept import Kept, keep_one_of_each
@@ -47,6 +49,7 @@ class ServedConsole:
     asking_key: str
     snapshots: list[str]
     decision_id: str
+    case_id: str
     kept: Kept
 
     def pages(self) -> dict[str, str]:
@@ -61,6 +64,8 @@ class ServedConsole:
             "events": f"/events/{value}",
             "difference": f"/difference/{first}/{second}",
             "catalogue": "/catalogue",
+            "cases": "/cases",
+            "case": f"/case/{self.case_id}",
             "decisions": "/decisions",
             "decision": f"/decision/{self.decision_id}",
             "parity": "/parity",
@@ -106,7 +111,34 @@ def served_console(home: Path, dsn: str) -> Iterator[ServedConsole]:
             objects = ObjectStore(plane.profile.object_store_url)
             stream_name = plane.profile.stream_name
             kept = keep_one_of_each(plane.pool, objects, pins, stream_name, decided.decision_id, hashes[0])
-        yield ServedConsole(address, KEY, asking_key, hashes, decided.decision_id, kept)
+        case_id = open_cases(address, pins)
+        yield ServedConsole(address, KEY, asking_key, hashes, decided.decision_id, case_id, kept)
+
+
+def open_cases(address: str, pins: ContextPins) -> str:
+    """Three cases, and a fourth with something of each kind in it; the id of that."""
+    with httpx.Client(base_url=address, headers=BEARER, timeout=30) as http:
+
+        def post(path: str, **body: Any) -> dict[str, Any]:
+            answered = http.post(path, json={"context_pins": pins.wire(), **body})
+            assert answered.status_code == 200, answered.text
+            return dict(answered.json())
+
+        for number in range(3):
+            event = {"event_class": "card_payment", "event_id": f"called-{number}", "source_ref": f"call/{number}"}
+            post("/v0/cases", **event, trigger="MANUAL_ASSERTION", reason="a customer called")
+        event = {"event_class": "card_payment", "event_id": "reported", "source_ref": "issuer/1"}
+        case_id = str(post("/v0/cases", **event, trigger="EXTERNAL_SIGNAL", reason="reported lost")["case_id"])
+        contents: list[dict[str, Any]] = [
+            {"entry_type": "NOTE", "text": "called the customer"},
+            {"entry_type": "ACTION_REQUESTED", "action_type": "hold_account", "target": "account/a-1", "reason": "meanwhile"},
+            {"entry_type": "LABEL_PENDING", "label_type": "chargeback_status", "word": "filed"},
+        ]
+        for number, content in enumerate(contents):
+            post(f"/v0/cases/{case_id}/entries", source_ref=f"r-{number}", content=content)
+        conflict = {"context_pins": pins.wire(), "source_ref": "r-0", "content": {"entry_type": "NOTE", "text": "other"}}
+        assert http.post(f"/v0/cases/{case_id}/entries", json=conflict).status_code == 409
+    return case_id
 
 
 @contextmanager

@@ -206,6 +206,7 @@ LISTS = {
     "/builds": ("builds", "No build was asked for"),
     "/datasets": ("datasets", "No dataset is published"),
     "/operations": ("steps", "No operation put a pack live"),
+    "/cases": ("cases", "No case is open."),
 }
 
 
@@ -261,6 +262,94 @@ def test_health_over_time_is_the_services_own(watched: Watched, served: ServedCo
     page.keyboard.press("Enter")
     page.get_by_text("Last hour, as the service kept it").wait_for()
     assert watched.complaints == []
+
+
+def case_called(page: Page, number: int) -> Locator:
+    return page.get_by_role("link", name=re.compile(f"Case [0-9a-f]{{12}} on called-{number}$"))
+
+
+def test_a_case_is_labelled_by_keys_alone(watched: Watched, served: ServedConsole) -> None:
+    page = watched.page
+    enter(page, served)
+    show(page, "/cases")
+    rows = page.locator("main tbody th a")
+    assert "on reported" in (rows.first.get_attribute("aria-label") or "")  # the most urgent stands first
+
+    def focused() -> str:
+        return str(page.evaluate("document.activeElement.getAttribute('aria-label')"))
+
+    page.keyboard.press("j")
+    assert focused().endswith("on reported")
+    page.keyboard.press("j")
+    second = focused()
+    page.keyboard.press("k")
+    page.keyboard.press("k")
+    assert focused().endswith("on reported")
+    page.keyboard.press("j")
+    assert focused() == second
+    page.keyboard.press("Enter")
+    page.get_by_text("Timeline").wait_for()
+    page.keyboard.press("Escape")
+    await_loaded(page, "#/cases")
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("1")  # opens it with a choice made
+    page.get_by_role("button", name="Assert: Fraud").wait_for()
+    page.keyboard.press("Escape")  # takes the choice back
+    assert page.get_by_role("button", name="Assert: Fraud").count() == 0
+    page.keyboard.press("2")
+    page.get_by_role("button", name="Assert: Legitimate").wait_for()
+    page.keyboard.press("Enter")
+    page.locator("main").get_by_text("legitimate ACCEPTED").wait_for()
+    assert watched.complaints == []
+
+
+def test_two_clicks_label_a_case_and_a_form_closes_it(watched: Watched, served: ServedConsole) -> None:
+    page = watched.page
+    enter(page, served)
+    show(page, "/cases")
+    case_called(page, 2).click()
+    page.get_by_role("button", name="1 Fraud").click()
+    page.get_by_role("button", name="Assert: Fraud").click()
+    page.locator("main").get_by_text("fraud ACCEPTED").wait_for()
+    page.get_by_label("Note, without card numbers").fill("1 of 2 calls")  # a digit in a field is no key
+    page.get_by_role("button", name="Add the note").click()
+    page.get_by_text("1 of 2 calls").wait_for()
+    page.get_by_label("Why nobody has to look any more").fill("it is settled")
+    page.get_by_role("button", name="Close the case").click()
+    page.get_by_role("button", name="Reopen the case").wait_for()
+    show(page, "/cases")
+    assert case_called(page, 2).count() == 0
+    show(page, "/cases/CLOSED")
+    assert case_called(page, 2).count() == 1
+    assert watched.complaints == []
+
+
+def test_a_case_says_what_waits_what_conflicts_and_what_is_refused(watched: Watched, served: ServedConsole) -> None:
+    page = watched.page
+    enter(page, served)
+    show(page, "/cases")
+    assert "came again with other content" in page.locator("main").inner_text()
+    show(page, f"/case/{served.case_id}")
+    shown = page.locator("main").inner_text()
+    assert "reported lost" in shown
+    assert "hold_account of account/a-1: meanwhile" in shown
+    assert "Came again with other content; the first stands" in shown
+    page.get_by_label("Note, without card numbers").fill("card 4111111111111111")
+    page.get_by_role("button", name="Add the note").click()
+    assert "RAW_IDENTIFIER" in page.get_by_role("alert").inner_text()
+
+    def waiting(route: Any) -> None:
+        content = route.fetch().json()
+        content["standing"]["labels"][0]["state"] = "PENDING"
+        route.fulfill(json=content)
+
+    page.route(f"**/v0/cases/{served.case_id}", waiting)
+    show(page, "/cases")
+    show(page, f"/case/{served.case_id}")
+    assert "A label waits for the label store" in page.locator("main").inner_text()
+    show(page, f"/case/{'0' * 64}")
+    assert "whether the id is whole" in page.get_by_role("alert").inner_text()
 
 
 def test_a_difference_of_two_snapshots(watched: Watched, served: ServedConsole) -> None:

@@ -19,8 +19,8 @@ from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
-from ofp_platform.vocabulary.offline.dataset_manifest import manifest_path
 from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
+from ofp_platform.vocabulary.offline.dataset_manifest import manifest_path
 from ofp_platform.vocabulary.offline.governance_fact import RunFailed
 
 PINS = ContextPins(scenario_id="s", run_id="r", manifest_fingerprint="0" * 64, parameter_hash="1" * 64)

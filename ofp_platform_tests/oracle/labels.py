@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.times import parse_time
@@ -38,3 +38,14 @@ def label_row(
     if found is None:
         return (unlabelled_means if mature else None), None, mature
     return found.value, parse_time(found.observed_time_utc), mature
+
+
+def resolve_by_class(
+    assertions: Sequence[LabelAssertion], event: Event, label_type: str, as_of: int, classes: Mapping[str, str]
+) -> LabelAssertion | None:
+    """As `resolve`, of the assertions of the foremost class alone: human, else external, else automated."""
+    for foremost in ("human", "external", "automated"):
+        of_class = [one for one in assertions if classes[one.source] == foremost]
+        if (held := resolve(of_class, event, label_type, as_of)) is not None:
+            return held
+    return None

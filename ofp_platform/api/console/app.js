@@ -10,6 +10,8 @@ import { snapshotPage, snapshotsPage } from "/console/page_snapshot.js";
 import { explanationPage } from "/console/page_explanation.js";
 import { differencePage } from "/console/page_difference.js";
 import { cataloguePage } from "/console/page_catalogue.js";
+import { casePage } from "/console/page_case.js";
+import { casesPage } from "/console/page_cases.js";
 import { decisionPage, decisionsPage } from "/console/page_decisions.js";
 import { comparisonPage, parityPage } from "/console/page_parity.js";
 import { buildPage, buildsPage } from "/console/page_builds.js";
@@ -21,6 +23,8 @@ import { keyPage } from "/console/page_key.js";
 // name in the address: [title, how the page is made, its word in the menu]
 const PAGES = {
   health: ["Health", healthPage, "Health"],
+  cases: ["Cases", casesPage, "Cases"],
+  case: ["Case", casePage, null],
   decisions: ["Decisions", decisionsPage, "Decisions"],
   decision: ["Decision", decisionPage, null],
   features: ["Ask", featuresPage, "Ask"],
@@ -39,7 +43,7 @@ const PAGES = {
   failures: ["Apply failures", failuresPage, "Failures"],
   key: ["Key", keyPage, null],
 };
-const MENU_OF = { decision: "decisions", snapshot: "snapshots", events: "snapshots", comparison: "parity", build: "builds", dataset: "datasets" };
+const MENU_OF = { case: "cases", decision: "decisions", snapshot: "snapshots", events: "snapshots", comparison: "parity", build: "builds", dataset: "datasets" };
 
 const main = document.getElementById("main");
 let leaving = [];

@@ -20,7 +20,7 @@ _SCOPES = {
     DECISIONS: ("features:read", "snapshots:read", "decisions:write"),
     BUILDS: ("builds:submit", "snapshots:read"),
     METRICS: ("metrics",),
-    CONSOLE: ("features:read", "snapshots:read", "operate"),
+    CONSOLE: ("features:read", "snapshots:read", "investigate", "operate"),
 }
 
 

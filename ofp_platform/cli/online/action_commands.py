@@ -116,6 +116,7 @@ def run(
             try:
                 plane.demand_ready()
                 basis = executor.log.ends()
+                _collect_requests(plane, executor)
                 if once:
                     run_until_done(executor, teller.take)
                     break
@@ -131,6 +132,18 @@ def run(
                 stop.wait(_LOOK_SECONDS)
         teller.tell()
     typer.echo("stopped")
+
+
+def _collect_requests(plane: Plane, executor: ActionExecutor) -> None:
+    """Make intents of what investigators asked for in cases."""
+    from ofp_platform.actions.case_requests import collect_requests
+
+    profile = plane.profile
+    with plane.pool.connection() as connection:
+        with connection.transaction():
+            new_count = collect_requests(connection, executor.log, profile.context_pins, profile.policy_rev)
+        if new_count:
+            executor.log.tell(connection)
 
 
 @app.command(short_help="Say whether an attempt that nobody knows of was done.")

@@ -6,10 +6,10 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,10 +20,13 @@ from ofp_platform.cli.terminal.printed_facts import print_facts
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 if TYPE_CHECKING:
+    from psycopg import Connection
+
     from ofp_platform.client import OfpClient
     from ofp_platform.decisions.decider import Decider, DeciderTally
     from ofp_platform.decisions.in_force import InForceReader
     from ofp_platform.online.plane import Plane
+    from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
     from ofp_platform.vocabulary.profile import DecidingPolicy
 
 app = typer.Typer(help="Decide on the events of the log, or show how far that is.", no_args_is_help=True)
@@ -111,24 +114,32 @@ def opened_decider(plane: Plane, client: OfpClient, connections: int = 8) -> Ite
     """
     from concurrent.futures import ThreadPoolExecutor
 
+    from ofp_platform.actions.intents import record_intents
     from ofp_platform.decisions.decider import Decider, DeciderPolicy
     from ofp_platform.decisions.event_reader import EventReader
     from ofp_platform.decisions.ready_bundles import ReadyBundles
     from ofp_platform.decisions.threaded_client import ThreadedClient
+    from ofp_platform.decisions.wanted_actions import wanted_actions
 
     declared, profile = _deciding(plane), plane.profile
+    decisions_log = plane.decisions_log(create=True)
+
+    def want_actions(connection: Connection[Any], records: Sequence[DecisionRecord]) -> None:
+        record_intents(connection, decisions_log, wanted_actions(records, declared.actions))
+
     fail_closed = "review" if profile.posture is None else profile.posture.fail_closed
     policy = DeciderPolicy(profile.policy_rev, fail_closed, declared.deadline_ms / 1_000, connections)
     with ThreadPoolExecutor(connections) as threads:
         yield Decider(
             plane.pool,
-            plane.decisions_log(create=True),
+            decisions_log,
             EventReader(plane.log, profile.context_pins, declared.event_type, profile.clock_skew_us),
             ThreadedClient(client, threads).ask,
             in_force_reader(plane),
             ReadyBundles(plane.objects).load,
             policy,
             lambda: time.time_ns() // 1_000,
+            want_actions,
         )
 
 

@@ -43,6 +43,7 @@ def build_application(
     from ofp_platform.api.app import Application, HttpPolicy
     from ofp_platform.api.authentication import Authentication
     from ofp_platform.api.build_requests import BuildRequests
+    from ofp_platform.api.case_requests import CaseRequests
     from ofp_platform.api.health_ring import HealthRing
     from ofp_platform.api.operator_views import OperatorViews
     from ofp_platform.api.overviews import Overviews
@@ -70,6 +71,7 @@ def build_application(
         RecordRequests(dsn, profile.context_pins, service.snapshot, service.pack),
         Overviews(profile, audit_dsn or dsn),
         authentication=authentication,
+        cases=CaseRequests(dsn, profile.context_pins, service.pack),
         hosts=OwnHosts(hosts),
         access=AccessLog(access, time.time),
         ring=HealthRing(health / f"{pins_digest(profile.context_pins)[:16]}.ring"),

@@ -33,6 +33,7 @@ def words_for(error: Exception) -> str | None:
     from ofp_platform.bundles.bundle_file import BundleFileError
     from ofp_platform.bundles.lifecycle import BundleRefused
     from ofp_platform.bundles.trained_model import ModelRefused
+    from ofp_platform.cases.case_desk import CaseNotFound, CaseNotNow, EntryConflict
     from ofp_platform.client import AnswerNotTrusted, ServiceUnreachable
     from ofp_platform.decisions.decision_file import DecisionFileError
     from ofp_platform.ingress.batches import IngressRefused
@@ -104,6 +105,8 @@ def words_for(error: Exception) -> str | None:
         BundleDamaged,
         BundleFileError,
         BundleRefused,
+        CaseNotFound,
+        CaseNotNow,
         CertificateUnusable,
         DatasetNotAdmitted,
         CommandRefused,
@@ -115,6 +118,7 @@ def words_for(error: Exception) -> str | None:
         ReportFileError,
         DsnNotCarried,
         EmbeddedPostgresError,
+        EntryConflict,
         EpochDiffers,
         EpochHeld,
         HandbookFileError,

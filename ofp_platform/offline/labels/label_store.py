@@ -18,6 +18,7 @@ from ofp_platform.offline.labels.label_columns import OBSERVED_TIME, ResolvedLab
 from ofp_platform.offline.sources.store_outage import answering
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
+from ofp_platform.vocabulary.offline.build_intent import SourceClass
 from ofp_platform.vocabulary.offline.build_plan import LabelBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
@@ -44,6 +45,16 @@ _RESOLVED = """
           WHERE (pins_digest, label_type) = (%s, %s) AND observed_time <= %s AND sequence < %s
           ORDER BY event_class, event_id, observed_time DESC, assertion_id DESC)
     TO STDOUT (FORMAT csv)"""
+# human before external before automated; the join leaves out nothing: undeclared sources are refused before
+_RESOLVED_BY_CLASS = """
+    COPY (SELECT DISTINCT ON (event_class, event_id) event_class, event_id, value, observed_time, assertion_id
+          FROM ofp.label_assertion JOIN unnest(%s::text[], %s::int[]) AS declared (source, place) USING (source)
+          WHERE (pins_digest, label_type) = (%s, %s) AND observed_time <= %s AND sequence < %s
+          ORDER BY event_class, event_id, place, observed_time DESC, assertion_id DESC)
+    TO STDOUT (FORMAT csv)"""
+_UNDECLARED = """
+    SELECT DISTINCT source FROM ofp.label_assertion
+    WHERE (pins_digest, label_type) = (%s, %s) AND observed_time <= %s AND sequence < %s AND source <> ALL (%s) ORDER BY source"""
 _ALL = """
     COPY (SELECT event_class, event_id, value, observed_time, assertion_id FROM ofp.label_assertion
           WHERE (pins_digest, label_type) = (%s, %s) AND sequence < %s
@@ -150,15 +161,27 @@ class LabelStore:
         """The one assertion per event that holds as of `basis.as_of_utc`, by the rule of the basis.
 
         Raises:
-            BuildRefused: BASIS_UNRESOLVED, the store ends in front of the basis.
+            BuildRefused: BASIS_UNRESOLVED, the store ends in front of the basis, or a source has no class.
         """
         next_sequence = self.next_sequence()
         if next_sequence < basis.next_sequence:
             text = f"the label store ends at {next_sequence}, the label basis at {basis.next_sequence}: it lost assertions"
             raise BuildRefused(BuildReason.BASIS_UNRESOLVED, text, "label")
         as_of = parse_time(basis.as_of_utc)
-        table = self._read(_RESOLVED, (self._run, basis.label_type, as_of, basis.next_sequence))
-        return ResolvedLabels(table, basis)
+        known = (self._run, basis.label_type, as_of, basis.next_sequence)
+        if basis.source_classes is None:
+            return ResolvedLabels(self._read(_RESOLVED, known), basis)
+        self._refuse_undeclared(known, list(basis.source_classes))
+        order = list(SourceClass)
+        places = [order.index(source_class) for source_class in basis.source_classes.values()]
+        return ResolvedLabels(self._read(_RESOLVED_BY_CLASS, (list(basis.source_classes), places, *known)), basis)
+
+    def _refuse_undeclared(self, known: tuple[str | int, ...], sources: list[str]) -> None:
+        with answering(), self._pool.connection() as connection:
+            undeclared = [source for (source,) in connection.execute(_UNDECLARED, (*known, sources)).fetchall()]
+        if undeclared:
+            text = f"labels by precedence need the class of each source; of {', '.join(undeclared)} none is declared"
+            raise BuildRefused(BuildReason.BASIS_UNRESOLVED, text, "label.source_classes")
 
     def assertions(self, label_type: str, next_sequence: int | None = None) -> pa.Table:
         """Every assertion of that type (in front of `next_sequence`), by class, id, observed time, assertion id.
@@ -178,7 +201,7 @@ class LabelStore:
         assert row is not None  # an aggregate has one
         return int(row[0])
 
-    def _read(self, query: str, parameters: tuple[str | int, ...]) -> pa.Table:
+    def _read(self, query: str, parameters: tuple[str | int | list[str] | list[int], ...]) -> pa.Table:
         with (
             answering(),
             self._pool.connection() as connection,

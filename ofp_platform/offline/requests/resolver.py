@@ -38,9 +38,18 @@ from ofp_platform.vocabulary.offline.build_intent import (
     ParityRebuild,
     PerEvent,
     Purpose,
+    ResolutionRule,
     request_id,
 )
-from ofp_platform.vocabulary.offline.build_plan import BuildPlan, BuildPolicy, LabelBasis, ParityRequest, PinnedRunFacts
+from ofp_platform.vocabulary.offline.build_plan import (
+    LATEST_OBSERVED,
+    PRECEDENCE,
+    BuildPlan,
+    BuildPolicy,
+    LabelBasis,
+    ParityRequest,
+    PinnedRunFacts,
+)
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.dataset_manifest import manifest_path
 from ofp_platform.vocabulary.offline.run_facts import RunFacts
@@ -261,6 +270,8 @@ class _Resolution:
             as_of_utc=label.as_of_utc,
             maturity_seconds=label.maturity_seconds,
             next_sequence=self.sources.next_label_sequence(self.intent.context_pins),
+            rule=PRECEDENCE if label.rule is ResolutionRule.PRECEDENCE else LATEST_OBSERVED,
+            source_classes=label.source_classes,
         )
 
     def _check_superseded(self, intent: DatasetBuild, plan: BuildPlan) -> None:

@@ -47,6 +47,18 @@ class WebhookTarget(Model):
 ActionTarget = FeatureKey | WebhookTarget
 
 
+def target_of(text: str) -> ActionTarget:
+    """The target that a text names: `account/ID` (or another type of key), or `webhook/NAME`.
+
+    Raises:
+        ValueError: it names none.
+    """
+    kind, _, name = text.partition("/")
+    if kind == "webhook":
+        return WebhookTarget(webhook=name)
+    return FeatureKey.model_validate({"key_type": kind, "key_id": name})
+
+
 def idempotency_key(origin: ActionOrigin, action_type: str, target: ActionTarget) -> str:
     """SHA-256 over the canonical bytes of what is to be done because of what: twice the same is one action."""
     parts = {"origin": origin.model_dump(mode="json"), "action_type": action_type, "target": target.model_dump(mode="json")}

@@ -156,12 +156,47 @@ class PerTable(Model):
 Scope = Annotated[PerEvent | PerEntity | PerGrid | PerTable, Field(discriminator="kind")]
 
 
+class ResolutionRule(StrEnum):
+    """Which of several assertions about an event holds.
+
+    LATEST_OBSERVED: the one observed last. PRECEDENCE: that of the foremost class of sources, and of one class the one observed
+    last. Of one time, that with the greatest assertion id.
+    """
+
+    LATEST_OBSERVED = "latest_observed"
+    PRECEDENCE = "precedence"
+
+
+class SourceClass(StrEnum):
+    """A class of sources of assertions, the foremost first."""
+
+    HUMAN = "human"
+    EXTERNAL = "external"
+    AUTOMATED = "automated"
+
+
+SourceClasses = Annotated[
+    dict[Identifier, Annotated[SourceClass, Field(strict=False)]],
+    Field(min_length=1, description="`source` of assertions, and the class of each"),
+]
+
+
 class LabelRequest(Model):
-    """Which label, as of when. `maturity_seconds`: how long after an event a label of it may still come."""
+    """Which label, as of when, by which rule. `maturity_seconds`: how long after an event a label of it may still come."""
 
     label_type: Name
     as_of_utc: Time | None = Field(default=None, description="required; its absence is refused as LABEL_ASOF_MISSING")
     maturity_seconds: int = Field(ge=0, le=10 * 366 * 86_400)
+    rule: Annotated[ResolutionRule, Field(strict=False)] | None = Field(
+        default=None, description="which of several assertions holds; absent: latest_observed"
+    )
+    source_classes: SourceClasses | None = Field(default=None, description="required of, and only of, `precedence`")
+
+    @model_validator(mode="after")
+    def _classes_of_precedence(self) -> Self:
+        if (self.rule is ResolutionRule.PRECEDENCE) != (self.source_classes is not None):
+            raise ValueError("source_classes goes with the rule precedence: both or neither")
+        return self
 
 
 class PolicyRef(Model):

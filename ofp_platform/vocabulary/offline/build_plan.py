@@ -23,6 +23,7 @@ from ofp_platform.vocabulary.offline.build_intent import (
     Purpose,
     Revision,
     Scope,
+    SourceClasses,
 )
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import PartitionBasis, StreamName
@@ -113,6 +114,13 @@ class PinnedPack(Model):
     digest: Digest
 
 
+LATEST_OBSERVED: Literal["greatest_observed_time_then_assertion_id"] = "greatest_observed_time_then_assertion_id"
+PRECEDENCE: Literal["source_class_then_greatest_observed_time_then_assertion_id"] = (
+    "source_class_then_greatest_observed_time_then_assertion_id"
+)
+"""How one assertion is chosen of several about an event, as a plan spells it out."""
+
+
 class LabelBasis(Model):
     """Which labels, as of when, by which rule. No assertion at `next_sequence` of the run's label store or behind it counts."""
 
@@ -120,7 +128,16 @@ class LabelBasis(Model):
     as_of_utc: Time
     maturity_seconds: int = Field(ge=0)
     next_sequence: int = Field(ge=0, le=MAX_INTEGER, description="exclusive-next sequence of the append-only label store")
-    rule: Literal["greatest_observed_time_then_assertion_id"] = "greatest_observed_time_then_assertion_id"
+    rule: Literal["greatest_observed_time_then_assertion_id", "source_class_then_greatest_observed_time_then_assertion_id"] = (
+        LATEST_OBSERVED
+    )
+    source_classes: SourceClasses | None = Field(default=None, description="of a rule that begins with the class of the source")
+
+    @model_validator(mode="after")
+    def _classes_of_precedence(self) -> Self:
+        if (self.rule == PRECEDENCE) != (self.source_classes is not None):
+            raise ValueError("source_classes goes with the rule that begins with the class of the source: both or neither")
+        return self
 
 
 class ParityRequest(Model):

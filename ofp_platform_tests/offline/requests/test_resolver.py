@@ -207,6 +207,17 @@ def test_what_does_not_resolve(resolvable: ResolvablePlane, changes: dict[str, A
     assert refused(resolvable, changed(DATASET, **changes)) == (reason, field)
 
 
+def test_the_rule_of_labels_is_pinned(resolvable: ResolvablePlane) -> None:
+    usual = plan(resolvable, DATASET)
+    latest = plan(resolvable, changed(DATASET, label={**DATASET["label"], "rule": "latest_observed"}))
+    by_class = {**DATASET["label"], "rule": "precedence", "source_classes": {"desk": "human"}}
+    precedence = plan(resolvable, changed(DATASET, label=by_class))
+    assert latest.dataset_identity == usual.dataset_identity != precedence.dataset_identity
+    assert precedence.label_basis is not None
+    assert precedence.label_basis.rule == "source_class_then_greatest_observed_time_then_assertion_id"
+    assert precedence.label_basis.source_classes == {"desk": "human"}
+
+
 def test_a_label_is_known_up_to_the_end_of_the_data(resolvable: ResolvablePlane) -> None:
     replay = spans(resolvable, p0000=(0, 100), p0001=(0, 50))
     ends = [resolvable.plane.log.read(name, None, PAGE).admitted_at[count - 1] for name, count in (("0000", 100), ("0001", 50))]

@@ -1,0 +1,53 @@
+"""Labels that wait for the label store: asked for again, a few times, until it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from ofp_platform.cases.case_desk import CaseDesk
+from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
+
+MOST_LABELS = 1_000
+"""Labels that one settlement looks at."""
+_FIRST_SECONDS, _LONGEST_SECONDS = 1, 30
+
+
+@dataclass(frozen=True)
+class SettlementReport:
+    """Counts of labels. `problem`: why some are pending still; empty where none is."""
+
+    accepted: int
+    rejected: int
+    pending: int
+    problem: str = ""
+
+
+def settle_labels(desk: CaseDesk, attempts: int, pause: Callable[[float], None]) -> SettlementReport:
+    """Ask the label store for every pending label (at most MOST_LABELS), the oldest first.
+
+    Where it does not answer it is asked `attempts` times, `pause(seconds)` between them (1, 2, 4, ... at most 30); then the
+    settlement ends, and what it did not come to stays pending.
+
+    Raises:
+        psycopg.Error: the database of the cases does not answer.
+    """
+    retrying = Retrying(
+        stop=stop_after_attempt(attempts),
+        wait=wait_exponential(multiplier=_FIRST_SECONDS, max=_LONGEST_SECONDS),
+        retry=retry_if_exception_type(BuildRefused),
+        sleep=pause,
+        reraise=True,
+    )
+    waiting = desk.pending(MOST_LABELS)
+    accepted = rejected = 0
+    for label in waiting:
+        try:
+            is_accepted = retrying(desk.settle, label)
+        except BuildRefused as error:
+            return SettlementReport(accepted, rejected, len(waiting) - accepted - rejected, error.message)
+        accepted += is_accepted
+        rejected += not is_accepted
+    return SettlementReport(accepted, rejected, 0)
