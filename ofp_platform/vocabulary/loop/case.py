@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, TypeAdapter, model_validator
 
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.loop.action import target_of
 from ofp_platform.vocabulary.loop.bundle import ReasonCode
 from ofp_platform.vocabulary.loop.decision_record import Score
 from ofp_platform.vocabulary.loop.outcome import Outcome
@@ -64,8 +65,8 @@ def case_id(pins: ContextPins, event_class: str, event_id: str) -> str:
 
 
 class DecisionEvidence(Model):
-    """A decision by reference: its record, the snapshot that it was made on (none: it was made without), what decided (a rule, or a
-    bundle, by digest), and where its event stands in the log.
+    """A decision by reference: its record, the snapshot that it was made on (none: it was made without), the rule or bundle that
+    decided, and where its event stands in the log.
     """
 
     evidence: Literal["decision"] = "decision"
@@ -139,8 +140,16 @@ class ActionRequested(Model):
 
     entry_type: Literal[EntryType.ACTION_REQUESTED] = EntryType.ACTION_REQUESTED
     action_type: Name
-    target: SafeIdentifier
+    target: SafeIdentifier = Field(description="account/ID (or another type of key), or webhook/NAME")
     reason: ReasonText
+
+    @model_validator(mode="after")
+    def _on_something(self) -> Self:
+        try:
+            target_of(self.target)
+        except ValueError:
+            raise ValueError("target: write account/ID (or another type of key), or webhook/NAME") from None
+        return self
 
 
 class LabelPending(Model):
