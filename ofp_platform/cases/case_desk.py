@@ -80,8 +80,8 @@ class QueuePage:
 
 
 class CaseDesk:
-    """Cases of one run. The pool stays the caller's. `now`: microseconds since the epoch. An action that is asked for stands in the
-    case, and who acts reads it there.
+    """Cases of one run. The pool stays the caller's. `now`: microseconds since the epoch. An action that is asked for stands in
+    the case, and who acts reads it there.
 
     Every method raises psycopg.Error where the database does not answer; then nothing was appended.
     """

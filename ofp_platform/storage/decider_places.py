@@ -10,9 +10,9 @@ from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.position import Basis, PartitionBasis, make_basis
 
-_READ = "SELECT partition_id, place FROM ofp.decider_place WHERE (pins_digest, stream_name) = (%s, %s)"
+_READ = "SELECT partition_id, begin_place, place FROM ofp.decider_place WHERE (pins_digest, stream_name) = (%s, %s)"
 _BEGIN = """
-    INSERT INTO ofp.decider_place (pins_digest, stream_name, partition_id, place) VALUES (%s, %s, %s, %s)
+    INSERT INTO ofp.decider_place (pins_digest, stream_name, partition_id, begin_place, place) VALUES (%s, %s, %s, %s, %s)
     ON CONFLICT DO NOTHING"""
 _MOVE = """
     UPDATE ofp.decider_place SET place = %s
@@ -25,15 +25,24 @@ class PlaceMoved(Exception):
 
 def read_places(connection: Connection[Any], pins: ContextPins, stream_name: str) -> Basis | None:
     """The basis up to which every event of the run is decided on; None: nobody has begun."""
+    span = decided_span(connection, pins, stream_name)
+    return None if span is None else span[1]
+
+
+def decided_span(connection: Connection[Any], pins: ContextPins, stream_name: str) -> tuple[Basis, Basis] | None:
+    """Where the run was begun, and up to where every event of it is decided on; None: nobody has begun."""
     rows = connection.execute(_READ, (pins_digest(pins), stream_name)).fetchall()
-    parts = {name: PartitionBasis.model_validate_json(place) for name, place in rows}
-    return make_basis(stream_name, parts) if parts else None
+    if not rows:
+        return None
+    begins = {name: PartitionBasis.model_validate_json(begin) for name, begin, _ in rows}
+    places = {name: PartitionBasis.model_validate_json(place) for name, _, place in rows}
+    return make_basis(stream_name, begins), make_basis(stream_name, places)
 
 
 def begin_places(connection: Connection[Any], pins: ContextPins, basis: Basis) -> None:
     """Begin the run at a basis, in the caller's transaction; a partition that somebody has begun stays where it is."""
     for part in basis.partitions:
-        connection.execute(_BEGIN, (pins_digest(pins), basis.stream_name, part.partition_id, _text(part)))
+        connection.execute(_BEGIN, (pins_digest(pins), basis.stream_name, part.partition_id, _text(part), _text(part)))
 
 
 def move_place(
@@ -46,7 +55,7 @@ def move_place(
     """
     key = (pins_digest(pins), stream_name, after.partition_id)
     if before is None:
-        moved = connection.execute(_BEGIN, (*key, _text(after))).rowcount
+        moved = connection.execute(_BEGIN, (*key, _text(after.start()), _text(after))).rowcount
     else:
         moved = connection.execute(_MOVE, (_text(after), *key, _text(before))).rowcount
     if moved != 1:

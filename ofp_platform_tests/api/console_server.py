@@ -131,7 +131,7 @@ def open_cases(address: str, pins: ContextPins) -> str:
         case_id = str(post("/v0/cases", **event, trigger="EXTERNAL_SIGNAL", reason="reported lost")["case_id"])
         contents: list[dict[str, Any]] = [
             {"entry_type": "NOTE", "text": "called the customer"},
-            {"entry_type": "ACTION_REQUESTED", "action_type": "hold_account", "target": "account/a-1", "reason": "meanwhile"},
+            {"entry_type": "ACTION_REQUESTED", "action_type": "hold_account", "target": "account:a-1", "reason": "meanwhile"},
             {"entry_type": "LABEL_PENDING", "label_type": "chargeback_status", "word": "filed"},
         ]
         for number, content in enumerate(contents):

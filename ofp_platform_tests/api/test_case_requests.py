@@ -106,7 +106,7 @@ async def test_from_a_call_to_a_label(module_dsn: str, pool: Pool) -> None:
         assert (receipt["is_new"], receipt["entry"]["actor"]) == (True, "ann")
         assert valid("case_receipt", await asking.trigger())["is_new"] is False
         valid("case_receipt", await asking.add(case_id, {"entry_type": "NOTE", "text": "called back"}))
-        action = {"entry_type": "ACTION_REQUESTED", "action_type": "hold", "target": "account/a", "reason": "x"}
+        action = {"entry_type": "ACTION_REQUESTED", "action_type": "hold", "target": "account:a", "reason": "x"}
         valid("case_receipt", await asking.add(case_id, action, "r-2"))
         labelled = valid("case_receipt", await asking.add(case_id, LABEL, "r-3"))
         assert [label["state"] for label in labelled["standing"]["labels"]] == ["ACCEPTED"]

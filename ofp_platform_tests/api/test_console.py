@@ -333,7 +333,7 @@ def test_a_case_says_what_waits_what_conflicts_and_what_is_refused(watched: Watc
     show(page, f"/case/{served.case_id}")
     shown = page.locator("main").inner_text()
     assert "reported lost" in shown
-    assert "hold_account of account/a-1: meanwhile" in shown
+    assert "hold_account of account:a-1: meanwhile" in shown
     assert "Came again with other content; the first stands" in shown
     page.get_by_label("Note, without card numbers").fill("card 4111111111111111")
     page.get_by_role("button", name="Add the note").click()

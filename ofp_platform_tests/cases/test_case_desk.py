@@ -27,7 +27,7 @@ from ofp_platform.vocabulary.loop.case_requests import LabelAsk
 from ofp_platform.vocabulary.loop.case_standing import CaseState, LabelState
 from ofp_platform_tests.cases.conftest import EVENT, FRAUD, Office
 
-ACTION = ActionRequested(action_type="hold_account", target="account/acct-1", reason="while we look")
+ACTION = ActionRequested(action_type="hold_account", target="account:acct-1", reason="while we look")
 
 
 def test_the_same_signal_opens_one_case(office: Office) -> None:

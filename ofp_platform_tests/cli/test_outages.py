@@ -54,7 +54,7 @@ ARGUMENTS = {
     "bundle retire": "card_payments --actor a --reason why",
     "bundle rollback": "card_payments --actor a --reason why",
     "bundle show": "card_payments",
-    "case act": "{digest} --action hold --target account/a --reason why",
+    "case act": "{digest} --action hold --target account:a --reason why",
     "case assert": "{digest} fraud",
     "case close": "{digest} --reason why",
     "case collect": "",

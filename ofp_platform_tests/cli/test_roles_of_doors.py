@@ -47,7 +47,7 @@ DOORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "bundle retire": ("owner", ("card_payments", *ACTED)),
     "bundle rollback": ("owner", ("card_payments", *ACTED)),
     "bundle show": ("auditor", ("card_payments",)),
-    "case act": ("offline", (HASH, "--action", "hold", "--target", "account/a", *REASON)),
+    "case act": ("offline", (HASH, "--action", "hold", "--target", "account:a", *REASON)),
     "case assert": ("offline", (HASH, "fraud")),
     "case close": ("offline", (HASH, *REASON)),
     "case collect": ("offline", ()),

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from ofp_platform.cli.demo.decision_stops import Stop, find_stops
 from ofp_platform.cli.demo.decisions import ask_verified, measure, request_for, values_digest
 from ofp_platform.cli.demo.demo_events import Replay, handbook_file, simulated_payments
+from ofp_platform.cli.demo.loop_steps import LoopSteps, loop_profile
 from ofp_platform.cli.demo.offline_steps import OfflineSteps
 from ofp_platform.cli.demo.replay import project_available, record_ends, recorded_ends
 from ofp_platform.cli.demo.ring_steps import RingSteps, ring_profile
@@ -64,6 +65,7 @@ class DemoSteps:
     lasting: bool
     console: Console = field(default_factory=Console, init=False)
     _reconciliation: IngressReconciliation | None = field(default=None, init=False)
+    _decided_from: Basis | None = field(default=None, init=False)
 
     def run(self) -> None:
         """All steps.
@@ -95,11 +97,24 @@ class DemoSteps:
             training_set, trees = (SIMULATED, 50) if self.events is None else (HANDBOOK, 100)
             half = OfflineSteps(self.environment, plane, ends, training_set, trees, self.console)
             manifest = half.run()
+        self._loop(replay, dsn, profile_source, half)
         if self.events is None:
             self._show_ring(dsn)
         if self.lasting:
             self._where_next(profile_source, shown_answer, manifest)
         heading(self.console, f"Done in {time.monotonic() - start:.0f} s")
+
+    def _loop(self, replay: Replay, dsn: str, profile_source: str, half: OfflineSteps) -> None:
+        """The plane itself decides on the last records, and what follows from that."""
+        heading(self.console, "From decisions to actions, labels and proof")
+        champion, challenger = half.champion_and_challenger()
+        profile = loop_profile(replay.profile, replay.event_type)
+        assert self._decided_from is not None
+        with (
+            Plane.open(profile, dsn) as plane,
+            serving(self.environment, profile_source, dsn, "demo-loop.log") as service,
+        ):
+            LoopSteps(self.environment, plane, service, self._decided_from, champion, challenger, self.console).run()
 
     def _show_ring(self, dsn: str) -> None:
         """The ring of accounts, on streams of its own beside the payments."""
@@ -149,6 +164,7 @@ class DemoSteps:
         # decided on while they are fresh: at each stop, half of what lateness allows is never behind
         longest = plane.profile.allowed_lateness_us // 2
         begin, stops = find_stops(reader, ends, min(self._decision_count, replay.records // 3), _STOPS, longest)
+        self._decided_from = begin
         behind = sum(plane.log.ordinal_lag(row.basis).values())
         with bar(self.console, "Projecting", behind) as advance:
             result = project_available(plane.projector(row), plane.profile.batch_records, advance, begin)

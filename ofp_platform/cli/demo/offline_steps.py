@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +22,8 @@ from ofp_platform.cli.terminal.progress import bar, done, wheel
 from ofp_platform.cli.terminal.readable_json import readable_json
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.learning.payments import protocol_of, train_on
-from ofp_platform.learning.protocol import ProtocolUnmet
+from ofp_platform.learning.protocol import Protocol, ProtocolUnmet
+from ofp_platform.learning.training import TrainedModel, TrainingReport
 from ofp_platform.log.archive import archive_up_to
 from ofp_platform.offline.datasets.publication import load_manifest
 from ofp_platform.offline.labels.label_store import LabelStore
@@ -40,6 +41,7 @@ from ofp_platform.vocabulary.position import Basis
 
 _WAIT_SECONDS = 600.0
 _POLL_SECONDS = 0.5
+_CHALLENGER_TREES = 20
 
 
 @dataclass
@@ -52,6 +54,7 @@ class OfflineSteps:
     asked: TrainingSet
     trees: int
     console: Console
+    _learned: tuple[BuildContext, DatasetManifest, Protocol, TrainingReport] | None = field(default=None, init=False)
 
     def run(self) -> DatasetManifest | None:
         """All steps; the published dataset, None where no fraud is reported yet.
@@ -70,6 +73,23 @@ class OfflineSteps:
         self._tell(build_context, manifest)
         self._train(build_context, manifest)
         return manifest
+
+    def champion_and_challenger(self) -> tuple[TrainedModel | None, TrainedModel | None]:
+        """The forest that was trained, and another model, trained now; None where nothing could be learned."""
+        if self._learned is None:
+            return None, None
+        build_context, manifest, protocol, report = self._learned
+        hindsight = self.asked.as_of_basis is AsOfBasis.EVENT_TIME
+        with wheel(self.console, "Training a challenger"):
+            other = train_on(
+                build_context.objects,
+                manifest,
+                protocol,
+                trees=_CHALLENGER_TREES,
+                allow_hindsight=hindsight,
+                estimators=("gradient_boosting",),
+            )
+        return next(model for model in report.models if model.name == "random_forest"), other.models[0]
 
     def _archive(self, build_context: BuildContext) -> None:
         start = time.monotonic()
@@ -187,6 +207,7 @@ class OfflineSteps:
             heading(self.console, "Models: none")
             self.console.print(f"  {unmet}", highlight=False, markup=False, soft_wrap=True)
             return
+        self._learned = build_context, manifest, protocol, report
         heading(self.console, f"Models trained from its manifest, in {time.monotonic() - start:.0f} s")
         train, test = (
             days_of(protocol.first_day, protocol.training_days),

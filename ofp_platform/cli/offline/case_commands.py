@@ -135,7 +135,7 @@ def note(
 def act(
     case: CaseName,
     action: Annotated[str, typer.Option("--action", help="Type of the action.", show_default=False)],
-    target: Annotated[str, typer.Option("--target", help="What it is done to, as in account/a-1.", show_default=False)],
+    target: Annotated[str, typer.Option("--target", help="What it is done to, as in account:a-1.", show_default=False)],
     reason: Reason,
     ref: Reference = None,
     actor: Actor = "operator",

@@ -205,7 +205,7 @@ def request(
     from ofp_platform.actions.intents import record_intents
     from ofp_platform.storage.action_records import read_action
     from ofp_platform.vocabulary.identity import pins_digest
-    from ofp_platform.vocabulary.loop.action import ActionIntent, ActionOrigin, OriginKind
+    from ofp_platform.vocabulary.loop.action import ActionIntent, ActionOrigin, OriginKind, target_of
     from ofp_platform.vocabulary.times import format_time
     from ofp_platform.vocabulary.yaml_file import fault_words
 
@@ -217,7 +217,7 @@ def request(
             intent = ActionIntent.create(
                 origin=origin,
                 action_type=action_type,
-                target=_target_of(target),
+                target=target_of(target),
                 context_pins=pins,
                 actor=actor,
                 reason=reason,
@@ -300,18 +300,6 @@ def _record_of(connection: Connection, plane: Plane, digits: str) -> ActionRecor
     record = read_action(connection, pins, keys[0])
     assert record is not None
     return record
-
-
-def _target_of(text: str) -> ActionTarget:
-    from ofp_platform.vocabulary.identity import FeatureKey
-    from ofp_platform.vocabulary.loop.action import WebhookTarget
-
-    kind, mark, name = text.partition(":")
-    if not mark:
-        raise CommandRefused(f"target {text}: write KEY_TYPE:KEY_ID as in account:acct-1, or webhook:NAME")
-    if kind == "webhook":
-        return WebhookTarget(webhook=name)
-    return FeatureKey.model_validate({"key_type": kind, "key_id": name})
 
 
 def _target_words(target: ActionTarget) -> str:

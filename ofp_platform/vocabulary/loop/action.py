@@ -48,12 +48,14 @@ ActionTarget = FeatureKey | WebhookTarget
 
 
 def target_of(text: str) -> ActionTarget:
-    """The target that a text names: `account/ID` (or another type of key), or `webhook/NAME`.
+    """The target that a text names: KEY_TYPE:KEY_ID, or webhook:NAME.
 
     Raises:
         ValueError: it names none.
     """
-    kind, _, name = text.partition("/")
+    kind, _, name = text.partition(":")
+    if not name:
+        raise ValueError(f"target {text}: write KEY_TYPE:KEY_ID as in account:acct-1, or webhook:NAME")
     if kind == "webhook":
         return WebhookTarget(webhook=name)
     return FeatureKey.model_validate({"key_type": kind, "key_id": name})

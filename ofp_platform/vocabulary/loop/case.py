@@ -140,7 +140,7 @@ class ActionRequested(Model):
 
     entry_type: Literal[EntryType.ACTION_REQUESTED] = EntryType.ACTION_REQUESTED
     action_type: Name
-    target: SafeIdentifier = Field(description="account/ID (or another type of key), or webhook/NAME")
+    target: SafeIdentifier = Field(description="KEY_TYPE:KEY_ID, or webhook:NAME")
     reason: ReasonText
 
     @model_validator(mode="after")
@@ -148,7 +148,7 @@ class ActionRequested(Model):
         try:
             target_of(self.target)
         except ValueError:
-            raise ValueError("target: write account/ID (or another type of key), or webhook/NAME") from None
+            raise ValueError("target: write KEY_TYPE:KEY_ID as in account:acct-1, or webhook:NAME") from None
         return self
 
 

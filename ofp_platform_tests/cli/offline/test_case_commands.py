@@ -73,7 +73,7 @@ def test_from_a_decision_to_a_closed_case(on_plane: Ofp, plane_home: dict[str, s
     assert f"snapshot {decision_example()['feature_snapshot_hash']}" in as_lines
 
     assert on_plane("case", "note", digits, "--text", "called the customer", "--actor", "ann").code == 0
-    assert on_plane("case", "act", event, "--action", "hold_account", "--target", "account/a-1", *WHY).code == 0
+    assert on_plane("case", "act", event, "--action", "hold_account", "--target", "account:a-1", *WHY).code == 0
     labelled = on_plane("case", "assert", event, "fraud", "--actor", "ann")
     assert (labelled.code, "label fraud_disposition fraud: ACCEPTED" in labelled.out) == (0, True)
     assert on_plane("case", "close", event, *WHY).code == 0

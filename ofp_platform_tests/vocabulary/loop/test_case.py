@@ -56,7 +56,7 @@ def test_words_and_values_are_one_to_one() -> None:
     [
         {"entry_type": "NOTE", "text": "x"},
         {"entry_type": "TRIGGERED", "trigger": "MANUAL_ASSERTION", "evidence": STATED},
-        {"entry_type": "ACTION_REQUESTED", "action_type": "hold", "target": "account/a", "reason": "x"},
+        {"entry_type": "ACTION_REQUESTED", "action_type": "hold", "target": "account:a", "reason": "x"},
         {"entry_type": "CLOSED", "reason": "x"},
         PENDING,
     ],

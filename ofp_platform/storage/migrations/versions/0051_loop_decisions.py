@@ -17,10 +17,12 @@ def upgrade() -> None:
             pins_digest  text COLLATE "C" NOT NULL,
             stream_name  text COLLATE "C" NOT NULL,
             partition_id text COLLATE "C" NOT NULL,
+            begin_place  text NOT NULL,
             place        text NOT NULL,
             PRIMARY KEY (pins_digest, stream_name, partition_id)
         )""")
     op.execute("COMMENT ON COLUMN ofp.decider_place.place IS 'the basis of the partition up to which every event is decided on'")
+    op.execute("COMMENT ON COLUMN ofp.decider_place.begin_place IS 'where the run was begun'")
     op.execute("ALTER TABLE ofp.decider_place ENABLE ROW LEVEL SECURITY")
     op.execute("""
         CREATE POLICY runs_of_role ON ofp.decider_place USING (
