@@ -294,6 +294,17 @@ def check_record(proof):
     return f"SHA-256 {digest}"
 
 
+def loop_decision_name(record, step):
+    """The bytes that the id of a decision of the plane itself is over: event, bundle, place of the event in the log."""
+    at, in_force = record.get("event_position"), record.get("bundle")
+    try:
+        place = "/".join((at["stream_name"], at.get("incarnation") or "", at["partition_id"], str(at["offset"])))
+        bundle = "none" if in_force is None else in_force["bundle"]["digest"]
+        return f"{record['event_id']}|{bundle}|{place}".encode()
+    except (AttributeError, KeyError, TypeError, UnicodeEncodeError):
+        fail(step, "it names no place in the log, or no bundle")
+
+
 def check_decision(record, proof):
     """A decision's own id, and that the leaf is its."""
     step = "decision"
@@ -302,8 +313,11 @@ def check_decision(record, proof):
     names = {"context_pins", "event_id", "event_type"}
     if not names < record.keys():
         fail(step, "it names no event")
-    named = {name: record[name] for name in names} | {"contract_version": "v0"}
-    if not record.get("decision_id") == sha256(canonical(named, step)).hex() == proof["leaf"]["subject"]:
+    if record.get("contract_version") == "v1":
+        named = loop_decision_name(record, step)
+    else:
+        named = canonical({name: record[name] for name in names} | {"contract_version": "v0"}, step)
+    if not record.get("decision_id") == sha256(named).hex() == proof["leaf"]["subject"]:
         fail(step, "its id is not that of its run and event")
     return f"{record.get('outcome')} on {record['event_type']} {record['event_id']}"
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from ofp_platform.learning.exact_trees import SCORE_SCALE, GrownTree, NotExportable, exact_tree, scaled_score
-from ofp_platform.vocabulary.loop.exact_model import ExactModel, ModelInput, TreesForm
+from ofp_platform.learning.exact_trees import GrownTree, NotExportable, exact_trees
+from ofp_platform.vocabulary.loop.exact_model import ExactModel, ModelInput
 
 _CATEGORICAL, _DEFAULT_LEFT = 1, 2
 _MISSING_NONE, _MISSING_ZERO = 0, 1
@@ -31,8 +31,7 @@ def read_lightgbm(name: str, text: str, inputs: Sequence[ModelInput]) -> ExactMo
         raise NotExportable(f"{name}: its objective is {about.get('objective', 'not told')!r}, not 'binary sigmoid:1'")
     place_of = _places(name, about["feature_names"].split(), inputs)
     trees = [_lightgbm_tree(name, _fields(block), place_of) for block in blocks]
-    form = TreesForm(base=0, trees=tuple(exact_tree(tree, inputs) for tree in trees))
-    return ExactModel(model_name=name, inputs=tuple(inputs), score_scale=SCORE_SCALE, score_kind="log_odds", form=form)
+    return exact_trees(name, trees, inputs, Fraction(0), "log_odds")
 
 
 def read_xgboost(name: str, content: bytes, inputs: Sequence[ModelInput]) -> ExactModel:
@@ -57,9 +56,7 @@ def read_xgboost(name: str, content: bytes, inputs: Sequence[ModelInput]) -> Exa
         raise NotExportable(f"{name}: base_score {level} is no probability, or it has no tree")
     place_of = _places(name, names, inputs)
     trees = [_xgboost_tree(name, tree, place_of) for tree in listed]
-    base = scaled_score(Fraction(math.log(level / (1 - level))))
-    form = TreesForm(base=base, trees=tuple(exact_tree(tree, inputs) for tree in trees))
-    return ExactModel(model_name=name, inputs=tuple(inputs), score_scale=SCORE_SCALE, score_kind="log_odds", form=form)
+    return exact_trees(name, trees, inputs, Fraction(math.log(level / (1 - level))), "log_odds")
 
 
 def _fields(block: str) -> dict[str, str]:

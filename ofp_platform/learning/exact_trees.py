@@ -6,11 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Literal
 
-from ofp_platform.vocabulary.loop.exact_model import MAX_INPUT, ModelInput, Tree
+from pydantic import ValidationError
 
-SCORE_SCALE = 12
-"""Of the scores of trees: a leaf is off by half a unit of the twelfth digit at most."""
+from ofp_platform.vocabulary.loop.exact_model import MAX_INPUT, ExactModel, ModelInput, Tree, TreesForm
+
+GREATEST_SCALE = 12
+"""Of the scores of trees: a leaf is off by half a unit of the last digit at most."""
+
+
+ScoreKind = Literal["probability", "log_odds"]
 
 
 class NotExportable(Exception):
@@ -33,11 +39,33 @@ class GrownTree:
     is_strict: bool
 
 
-def exact_tree(grown: GrownTree, inputs: Sequence[ModelInput]) -> Tree:
-    """The tree in exact form, its nodes in the order of first visit. The value of a node is the mean of its leaves, by cover."""
+def exact_trees(
+    name: str, grown: Sequence[GrownTree], inputs: Sequence[ModelInput], base: Fraction, score_kind: ScoreKind
+) -> ExactModel:
+    """The exact form of trees whose leaves add up, to `base` (unscaled): at the greatest scale at which no sum can wrap.
+
+    Raises:
+        NotExportable: they are no trees, or have leaves that are too large for any scale.
+    """
+    for scale in range(GREATEST_SCALE, -1, -1):
+        leaves = [abs(value) for tree in grown for value, asked in zip(tree.leaf_values, tree.asked, strict=True) if asked < 0]
+        if max([*leaves, abs(base)]) * 10**scale > MAX_INPUT:
+            continue
+        try:
+            form = TreesForm(base=round(base * 10**scale), trees=tuple(exact_tree(tree, inputs, scale) for tree in grown))
+        except ValidationError:  # the sum of many could pass what a sum may reach
+            continue
+        return ExactModel(model_name=name, inputs=tuple(inputs), score_scale=scale, score_kind=score_kind, form=form)
+    raise NotExportable(f"{name}: its leaves are too large for any scale of a score")
+
+
+def exact_tree(grown: GrownTree, inputs: Sequence[ModelInput], scale: int) -> Tree:
+    """The tree in exact form, its nodes in the order of first visit, scores times 10^scale. The value of a node is the mean of
+    its leaves, by cover.
+    """
     order = _from_the_root(grown)
     place_of = {node: place for place, node in enumerate(order)}
-    values = _values(grown, order)
+    values = _values(grown, order, scale)
     asked = [grown.asked[node] for node in order]
     return Tree(
         inputs=tuple(asked),
@@ -47,12 +75,6 @@ def exact_tree(grown: GrownTree, inputs: Sequence[ModelInput]) -> Tree:
         absent_left=tuple(grown.asked[node] >= 0 and bool(grown.absent_left[node]) for node in order),
         values=tuple(values[node] for node in order),
     )
-
-
-def scaled_score(value: Fraction) -> int:
-    """A part of a score, times 10^SCORE_SCALE, rounded half to even."""
-    scaled: int = round(value * 10**SCORE_SCALE)
-    return scaled
 
 
 def _from_the_root(grown: GrownTree) -> list[int]:
@@ -75,11 +97,11 @@ def _from_the_root(grown: GrownTree) -> list[int]:
     return order
 
 
-def _values(grown: GrownTree, order: Sequence[int]) -> dict[int, int]:
+def _values(grown: GrownTree, order: Sequence[int], scale: int) -> dict[int, int]:
     values: dict[int, int] = {}
     for node in reversed(order):  # children before their parents
         if grown.asked[node] < 0:
-            values[node] = scaled_score(grown.leaf_values[node])
+            values[node] = round(grown.leaf_values[node] * 10**scale)
             continue
         left, right = grown.left[node], grown.right[node]
         covers = (grown.covers[left], grown.covers[right])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from ofp_platform.learning.exact_trees import SCORE_SCALE, GrownTree, NotExportable, exact_tree, scaled_score
+from ofp_platform.learning.exact_trees import GrownTree, NotExportable, exact_trees
 from ofp_platform.scoring.compiled_model import Bools, Int64
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
-from ofp_platform.vocabulary.loop.exact_model import ExactModel, LinearForm, ModelInput, TreesForm
+from ofp_platform.vocabulary.loop.exact_model import ExactModel, LinearForm, ModelInput
 
 _GREATEST_SCALE = 15
 _KNOWN = "LogisticRegression, DecisionTreeClassifier, RandomForestClassifier, GradientBoostingClassifier"
@@ -106,11 +106,16 @@ def _linear(
     return ExactModel(model_name=name, inputs=with_absent, score_scale=scale, score_kind="log_odds", form=form)
 
 
-def _trees(name: str, inputs: Sequence[ModelInput], grown: Sequence[GrownTree], base: Fraction, score_kind: Any) -> ExactModel:
+def _trees(
+    name: str,
+    inputs: Sequence[ModelInput],
+    grown: Sequence[GrownTree],
+    base: Fraction,
+    score_kind: Literal["probability", "log_odds"],
+) -> ExactModel:
     # fitted to rows in which an absent value is 0
-    with_absent = tuple(asked.model_copy(update={"absent": 0}) if asked.source != "event_time" else asked for asked in inputs)
-    form = TreesForm(base=scaled_score(base), trees=tuple(exact_tree(tree, inputs) for tree in grown))
-    return ExactModel(model_name=name, inputs=with_absent, score_scale=SCORE_SCALE, score_kind=score_kind, form=form)
+    with_absent = [asked.model_copy(update={"absent": 0}) if asked.source != "event_time" else asked for asked in inputs]
+    return exact_trees(name, grown, with_absent, base, score_kind)
 
 
 def _classifying(tree: Any, count: int) -> GrownTree:

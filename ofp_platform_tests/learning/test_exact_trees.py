@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ofp_platform.learning.exact_trees import SCORE_SCALE, GrownTree, NotExportable, exact_tree
+from ofp_platform.learning.exact_trees import GREATEST_SCALE, GrownTree, NotExportable, exact_tree, exact_trees
 from ofp_platform.vocabulary.loop.exact_model import PayloadInput
 
 ASKED = (PayloadInput(field="amount", scale=2),)
@@ -29,16 +29,16 @@ def stump(bound: Fraction, *, is_strict: bool, covers: tuple[int, int] = (3, 1))
 
 @given(bound=st.fractions(-100, 100), value=st.integers(-20_000, 20_000), is_strict=st.booleans())
 def test_a_decimal_goes_where_the_bound_sends_it(bound: Fraction, value: int, is_strict: bool) -> None:
-    tree = exact_tree(stump(bound, is_strict=is_strict), ASKED)
+    tree = exact_tree(stump(bound, is_strict=is_strict), ASKED, 3)
     exact = Fraction(value, 100)
     assert (value <= tree.thresholds[0]) == (exact < bound if is_strict else exact <= bound)
 
 
 def test_an_inner_node_says_the_mean_of_its_leaves_by_their_cover() -> None:
-    unit = 10**SCORE_SCALE
-    assert exact_tree(stump(Fraction(1), is_strict=False), ASKED).values == (2 * unit, unit, 5 * unit)
+    unit = 10**3
+    assert exact_tree(stump(Fraction(1), is_strict=False), ASKED, 3).values == (2 * unit, unit, 5 * unit)
     nobody_came = stump(Fraction(1), is_strict=False, covers=(0, 0))
-    assert exact_tree(nobody_came, ASKED).values[0] == 3 * unit
+    assert exact_tree(nobody_came, ASKED, 3).values[0] == 3 * unit
 
 
 @pytest.mark.parametrize(("left", "right"), [([0, -1, -1], [2, -1, -1]), ([1, -1, -1], [7, -1, -1]), ([2, -1, -1], [2, -1, -1])])
@@ -48,4 +48,25 @@ def test_arrays_that_are_no_tree_are_refused(left: list[int], right: list[int]) 
         grown.asked, grown.bounds, left, right, grown.absent_left, grown.leaf_values, grown.covers, grown.is_strict
     )
     with pytest.raises(NotExportable, match="are no tree"):
-        exact_tree(broken, ASKED)
+        exact_tree(broken, ASKED, 3)
+
+
+def test_the_scale_is_the_greatest_at_which_no_sum_can_wrap() -> None:
+    grown = stump(Fraction(1), is_strict=False)
+    assert exact_trees("m", [grown], ASKED, Fraction(0), "log_odds").score_scale == GREATEST_SCALE
+    large = GrownTree(
+        grown.asked,
+        grown.bounds,
+        grown.left,
+        grown.right,
+        grown.absent_left,
+        [Fraction(0), Fraction(-400_000), Fraction(5)],
+        grown.covers,
+        grown.is_strict,
+    )
+    assert exact_trees("m", [large], ASKED, Fraction(0), "log_odds").score_scale == 10
+    assert exact_trees("m", [large] * 300, ASKED, Fraction(0), "log_odds").score_scale == 9
+    huge = [Fraction(0), Fraction(10**16), Fraction(5)]
+    beyond = GrownTree(grown.asked, grown.bounds, grown.left, grown.right, grown.absent_left, huge, grown.covers, False)
+    with pytest.raises(NotExportable, match="too large for any scale"):
+        exact_trees("m", [beyond], ASKED, Fraction(0), "log_odds")

@@ -164,7 +164,7 @@ class DemoSteps:
         # decided on while they are fresh: at each stop, half of what lateness allows is never behind
         longest = plane.profile.allowed_lateness_us // 2
         begin, stops = find_stops(reader, ends, min(self._decision_count, replay.records // 3), _STOPS, longest)
-        self._decided_from = begin
+        self._decided_from = _fresh_from(begin, stops, plane.profile.allowed_lateness_us)
         behind = sum(plane.log.ordinal_lag(row.basis).values())
         with bar(self.console, "Projecting", behind) as advance:
             result = project_available(plane.projector(row), plane.profile.batch_records, advance, begin)
@@ -297,3 +297,14 @@ class DemoSteps:
             ]
         places.append(("the first request, slowly", "docs/tutorial.md"))
         facts(self.console, places)
+
+
+def _fresh_from(begin: Basis, stops: list[Stop], lateness: int) -> Basis:
+    """From where on every event is fresh once all of them are projected: half of what lateness allows (microseconds)."""
+    latest = max((event.ts for stop in stops for event in stop.events), default=0)
+    fresh_from = stops[-1].basis if stops else begin
+    for before, stop in zip([begin, *(stop.basis for stop in stops)][-2::-1], stops[::-1], strict=True):
+        if any(event.ts < latest - lateness // 2 for event in stop.events):
+            break
+        fresh_from = before
+    return fresh_from
