@@ -90,12 +90,12 @@ def append_records(
         reader.isolation_level = IsolationLevel.REPEATABLE_READ
         try:
             with reader.transaction():
-                [covered] = reader.execute(_COVERED).fetchone() or ("",)
+                [covers_until_now] = reader.execute(_COVERED).fetchone() or ("",)
                 leaves = _leaves(reader, objects, outcome)
                 batch = list(islice(leaves, batch_leaves))
                 while batch:
                     following = list(islice(leaves, batch_leaves))
-                    covers_until = None if following else covered
+                    covers_until = None if following else covers_until_now
                     facts = HeadTimes(format_time(now()), covers_until)
                     outcome.heads.append(write_head(writer, objects, key, batch, facts))
                     outcome.leaf_count += len(batch)

@@ -93,12 +93,12 @@ def root_faults(heads: Sequence[TreeHead], roots: Mapping[int, tuple[bytes | Non
             agreeing_size = head.tree_size
 
 
-def co_signature_faults(stored: Mapping[str, bytes], heads: Sequence[TreeHead]) -> tuple[list[Fault], list[CoSignature]]:
+def co_signature_faults(objects: Mapping[str, bytes], heads: Sequence[TreeHead]) -> tuple[list[Fault], list[CoSignature]]:
     """The co-signatures that are wrong, and those that hold."""
     digests = {head.tree_size: head for head in heads}
     faults: list[Fault] = []
     sound: list[CoSignature] = []
-    for path, content in sorted(stored.items()):
+    for path, content in sorted(objects.items()):
         try:
             signature = CoSignature.model_validate_json(content)
         except ValueError:

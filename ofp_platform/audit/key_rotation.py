@@ -20,9 +20,9 @@ _FACT = SOURCE_OF["governance_fact"]
 
 
 def rotate_key(
-    pool: Pool, objects: ObjectStore, key: SigningKey, next_key_id: str, told: tuple[str, str], now: Callable[[], int]
+    pool: Pool, objects: ObjectStore, key: SigningKey, next_key_id: str, actor_and_reason: tuple[str, str], now: Callable[[], int]
 ) -> TreeHead:
-    """Hand the log on, signed by the former key `key`; from then on the next one signs. `told`: actor and reason.
+    """Hand the log on, signed by the former key `key`; from then on the next one signs. `actor_and_reason`: for the record.
 
     Raises:
         AuditRefused: there is no head yet, it is that key's already, it is not `key`'s turn; or as `append_records`.
@@ -34,7 +34,9 @@ def rotate_key(
         if next_key_id == key_after(head):
             raise AuditRefused(f"the log is key {next_key_id}'s already")
         at_utc = format_time(now())
-        fact = AuditKeyRotated(from_key_id=key.key_id, to_key_id=next_key_id, actor=told[0], reason=told[1], at_utc=at_utc)
+        fact = AuditKeyRotated(
+            from_key_id=key.key_id, to_key_id=next_key_id, actor=actor_and_reason[0], reason=actor_and_reason[1], at_utc=at_utc
+        )
         digest = digest_of(fact.wire())
         with writer.transaction():
             append_facts_with(writer, [fact])

@@ -66,10 +66,10 @@ def append_leaves(connection: Connection[Any], frontier: Frontier, leaves: Seque
         columns = "leaf_index, leaf_kind, subject, record_digest, content, leaf_hash"
         with cursor.copy(f"COPY ofp.audit_leaf ({columns}) FROM STDIN") as copy:
             for leaf in leaves:
-                encoded = leaf.encoded()
-                hashed = leaf_hash(encoded)
-                copy.write_row((frontier.size, leaf.leaf_kind, leaf.subject, leaf.record_digest, encoded.decode(), hashed))
-                nodes.extend(frontier.add(hashed))
+                leaf_bytes = leaf.encoded()
+                hash_bytes = leaf_hash(leaf_bytes)
+                copy.write_row((frontier.size, leaf.leaf_kind, leaf.subject, leaf.record_digest, leaf_bytes.decode(), hash_bytes))
+                nodes.extend(frontier.add(hash_bytes))
         with cursor.copy("COPY ofp.audit_node (level, index, hash) FROM STDIN") as copy:
             for node in nodes:
                 copy.write_row(node)

@@ -104,31 +104,31 @@ def _text_of(row: Row) -> bytes:
     return str(row["content"]).encode()
 
 
-def _difference(expected: Mapping[str, Any], row: Row) -> str | None:
+def _difference(expected_columns: Mapping[str, Any], row: Row) -> str | None:
     """The columns that say something else than the record itself."""
-    names = [name for name, value in expected.items() if row[name] != value]
+    names = [name for name, value in expected_columns.items() if row[name] != value]
     return f"its columns {', '.join(names)} are not those of its content" if names else None
 
 
 def _decision(row: Row, objects: ObjectStore) -> Record:
     content = _text_of(row)
     try:
-        told = orjson.loads(content)
-        at = told["event_position"]
-        expected = {
-            "decision_id": told["decision_id"],
-            "pins_digest": pins_digest(ContextPins.model_validate(told["context_pins"])),
+        members = orjson.loads(content)
+        at = members["event_position"]
+        expected_columns = {
+            "decision_id": members["decision_id"],
+            "pins_digest": pins_digest(ContextPins.model_validate(members["context_pins"])),
             "stream_name": at["stream_name"],
             "partition_id": at["partition_id"],
             "record_offset": order(at["offset"]),
-            "event_id": told["event_id"],
+            "event_id": members["event_id"],
             # v1 may have been decided without a vector; then nothing of one is in it
-            "snapshot_hash": told.get("feature_snapshot_hash"),
+            "snapshot_hash": members.get("feature_snapshot_hash"),
         }
     except (KeyError, TypeError, ValueError):
         fault: str | None = "its content is no decision record"
     else:
-        fault = _difference(expected, row)
+        fault = _difference(expected_columns, row)
     return Record(row["subject"], f"ofp.decision_record/{row['subject']}", content, fault, row)
 
 
@@ -139,18 +139,18 @@ def _manifest(row: Row, objects: ObjectStore) -> Record:
     except (ObjectNotFound, ValueError):
         return Record(row["subject"], path, None, f"there is no object {path}", row)
     try:
-        told = orjson.loads(content)
-        expected = {
-            "dataset_name": told["dataset_name"],
-            "dataset_identity": told["dataset_identity"],
+        members = orjson.loads(content)
+        expected_columns = {
+            "dataset_name": members["dataset_name"],
+            "dataset_identity": members["dataset_identity"],
             "manifest_digest": sha256_hex(content),
-            "request_id": told["request_id"],
-            "supersedes": told.get("supersedes"),
+            "request_id": members["request_id"],
+            "supersedes": members.get("supersedes"),
         }
     except (KeyError, TypeError, AttributeError, ValueError):
         fault: str | None = f"{path} is no manifest"
     else:
-        fault = _difference(expected, row)
+        fault = _difference(expected_columns, row)
     return Record(row["subject"], path, content, fault, row)
 
 
@@ -163,9 +163,9 @@ def _label(row: Row, objects: ObjectStore) -> Record:
 def _run_step(row: Row, objects: ObjectStore) -> Record:
     content = _text_of(row)
     try:
-        told = orjson.loads(content)
-        run = pins_digest(ContextPins.model_validate(told["context_pins"]))
-        fault = _difference({"pins_digest": run, "sequence": told["sequence"], "state": told["state"]}, row)
+        members = orjson.loads(content)
+        run = pins_digest(ContextPins.model_validate(members["context_pins"]))
+        fault = _difference({"pins_digest": run, "sequence": members["sequence"], "state": members["state"]}, row)
     except (KeyError, TypeError, ValueError):
         fault = "its content is no step of a run"
     return Record(row["subject"], f"ofp.run_status/{row['subject']}", content, fault, row)
@@ -174,10 +174,14 @@ def _run_step(row: Row, objects: ObjectStore) -> Record:
 def _bundle_step(row: Row, objects: ObjectStore) -> Record:
     content = _text_of(row)
     try:
-        told = orjson.loads(content)
-        run = pins_digest(ContextPins.model_validate(told["context_pins"]))
-        names = {"step": told["step"], "bundle_name": told["bundle"]["bundle_name"], "bundle_digest": told["bundle"]["digest"]}
-        fault = _difference({"pins_digest": run, "sequence": told["sequence"], **names}, row)
+        members = orjson.loads(content)
+        run = pins_digest(ContextPins.model_validate(members["context_pins"]))
+        names = {
+            "step": members["step"],
+            "bundle_name": members["bundle"]["bundle_name"],
+            "bundle_digest": members["bundle"]["digest"],
+        }
+        fault = _difference({"pins_digest": run, "sequence": members["sequence"], **names}, row)
     except (KeyError, TypeError, ValueError):
         fault = "its content is no step of a bundle"
     return Record(row["subject"], f"ofp.bundle_event/{row['subject']}", content, fault, row)

@@ -24,9 +24,9 @@ def leaf_hash(leaf: bytes) -> bytes:
     return sha256(b"\0" + leaf).digest()
 
 
-def node_hash(left: bytes, right: bytes) -> bytes:
+def node_hash(left_hash: bytes, right_hash: bytes) -> bytes:
     """Hash of two subtrees, 32 bytes."""
-    return sha256(b"\1" + left + right).digest()
+    return sha256(b"\1" + left_hash + right_hash).digest()
 
 
 def peaks(size: int) -> list[tuple[int, int]]:
@@ -66,22 +66,22 @@ class Frontier:
     @property
     def root(self) -> bytes:
         """Root hash of the tree."""
-        return _joined(self.hashes)
+        return _root_over(self.hashes)
 
 
-def _joined(hashes: Sequence[bytes]) -> bytes:
+def _root_over(hashes: Sequence[bytes]) -> bytes:
     """Root over complete subtrees that stand beside each other, largest first."""
     if not hashes:
         return EMPTY_ROOT
     root = hashes[-1]
-    for left in reversed(hashes[:-1]):
-        root = node_hash(left, root)
+    for left_hash in reversed(hashes[:-1]):
+        root = node_hash(left_hash, root)
     return root
 
 
 def _range_hash(begin: int, end: int, node: NodeReader) -> bytes:
     """Hash over the leaves of `[begin, end)`, a subtree of the tree: `begin` is a multiple of a power of two >= its length."""
-    return _joined([node(level, (begin >> level) + index) for level, index in peaks(end - begin)])
+    return _root_over([node(level, (begin >> level) + index) for level, index in peaks(end - begin)])
 
 
 def _split(length: int) -> int:

@@ -30,7 +30,7 @@ def incomplete(connection: Connection[Any], leaf_kind: str, records: Sequence[Re
 def _unproven_decisions(connection: Connection[Any], records: Sequence[Record]) -> dict[str, str]:
     reasons: dict[str, str] = {}
     decisions: dict[str, DecisionRecord] = {}
-    own = set()
+    own_subjects = set()
     for record in records:
         assert record.content is not None
         assert record.row is not None
@@ -39,7 +39,7 @@ def _unproven_decisions(connection: Connection[Any], records: Sequence[Record]) 
         except ValueError:
             reasons[record.subject] = "its content is no decision record"
         if record.row["submitted_by"] is None:
-            own.add(record.subject)
+            own_subjects.add(record.subject)
     hashes = {subject: decision.feature_snapshot_hash for subject, decision in decisions.items()}
     snapshots = _present(connection, _SNAPSHOTS, filter(None, hashes.values()))
     rules = _present(connection, _RULES, (decision.rule.digest for decision in decisions.values() if decision.rule is not None))
@@ -50,7 +50,7 @@ def _unproven_decisions(connection: Connection[Any], records: Sequence[Record]) 
     for subject, decision in decisions.items():
         if hashes[subject] is not None and hashes[subject] not in snapshots:
             reasons[subject] = f"its snapshot {hashes[subject]} is not in the index"
-        elif subject in own and decision.rule is not None and decision.rule.digest not in rules:
+        elif subject in own_subjects and decision.rule is not None and decision.rule.digest not in rules:
             reasons[subject] = f"the text of its rule {decision.rule.digest} is not kept"
         elif subject in bundle_digests and bundle_digests[subject] not in bundles:
             reasons[subject] = f"its bundle {bundle_digests[subject]} was never published"

@@ -83,8 +83,8 @@ def _co_signed(objects: ObjectStore, head: TreeHead) -> TreeHead:
     """The head with the signatures of others that hold for it."""
     folder = co_signature_path(head.tree_size, "").rpartition("/")[0]
     assert folder.startswith(CO_SIGNATURES)
-    stored = [CoSignature.model_validate_json(objects.get(path)) for path in objects.list(folder)]
-    return head.model_copy(update={"co_signatures": tuple(stored)})
+    co_signatures = [CoSignature.model_validate_json(objects.get(path)) for path in objects.list(folder)]
+    return head.model_copy(update={"co_signatures": tuple(co_signatures)})
 
 
 def with_evidence(
@@ -100,10 +100,10 @@ def proof_file(proof: AuditProof) -> bytes:
     Raises:
         AuditRefused: they are more than one file may hold.
     """
-    encoded = canonical_bytes(proof.wire())
-    if len(encoded) > MOST_PROOF_BYTES:
+    content = canonical_bytes(proof.wire())
+    if len(content) > MOST_PROOF_BYTES:
         raise AuditRefused(
-            f"the proof takes {len(encoded):,} bytes, and {MOST_PROOF_BYTES:,} are allowed; {len(proof.events):,} events are in"
+            f"the proof takes {len(content):,} bytes, and {MOST_PROOF_BYTES:,} are allowed; {len(proof.events):,} events are in"
             " it: leave them out (`--no-events`), or the payload (without `--with-payload`)"
         )
-    return encoded
+    return content

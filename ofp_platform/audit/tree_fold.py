@@ -55,10 +55,10 @@ class TreeFold:
         if row.leaf_index < self.size:
             self._tell(FaultKind.LEAF_ALTERED, _name(row), f"there are two leaves {row.leaf_index}")
             return
-        computed = leaf_hash(row.content.encode())
-        if (words := leaf_difference(row, computed)) is not None:
+        computed_hash = leaf_hash(row.content.encode())
+        if (words := leaf_difference(row, computed_hash)) is not None:
             self._tell(FaultKind.LEAF_ALTERED, _name(row), words)
-        self._add((computed, bytes(row.leaf_hash)), nodes)
+        self._add((computed_hash, bytes(row.leaf_hash)), nodes)
 
     def _tell(self, kind: FaultKind, subject: str, words: str) -> None:
         self.faults.append(Fault(kind, subject, words, (self.size, self.size + 1)))
@@ -66,24 +66,27 @@ class TreeFold:
     def _add(self, pair: _Pair, nodes: _Nodes) -> None:
         level, index = 0, self.size
         while index & 1:
-            left = self._stack.pop()
+            left_pair = self._stack.pop()
             level, index = level + 1, index >> 1
-            unknown, kept = nodes.take(level, index, self.size + 1)
+            unknown, kept_hash = nodes.take(level, index, self.size + 1)
             self._unknown(unknown)
-            pair = self._node(level, index, left, pair, kept)
+            pair = self._node(level, index, left_pair, pair, kept_hash)
         self._stack.append(pair)
         self.size += 1
         if self.size in self.sizes:
-            self.roots[self.size] = _root([computed for computed, _ in self._stack]), _root([kept for _, kept in self._stack])
+            self.roots[self.size] = (
+                _root([computed_hash for computed_hash, _ in self._stack]),
+                _root([kept_hash for _, kept_hash in self._stack]),
+            )
 
-    def _node(self, level: int, index: int, left: _Pair, right: _Pair, kept: bytes | None) -> _Pair:
-        from_kept = _join(left[1], right[1])
+    def _node(self, level: int, index: int, left_pair: _Pair, right_pair: _Pair, kept_hash: bytes | None) -> _Pair:
+        from_kept = _join(left_pair[1], right_pair[1])
         subject, leaves = f"node/{level}/{index}", (index << level, index + 1 << level)
-        if kept is None:
+        if kept_hash is None:
             self.faults.append(Fault(FaultKind.NODE_MISSING, subject, "the node is not kept", leaves))
-        elif from_kept is not None and from_kept != kept:
+        elif from_kept is not None and from_kept != kept_hash:
             self.faults.append(Fault(FaultKind.NODE_DIFFERS, subject, "the node is not the hash of what is below it", leaves))
-        return _join(left[0], right[0]) or kept, kept or from_kept
+        return _join(left_pair[0], right_pair[0]) or kept_hash, kept_hash or from_kept
 
     def _unknown(self, rows: Sequence[NodeRow]) -> None:
         for row in rows:
@@ -106,9 +109,9 @@ class _Nodes:
             self._next = next(self._rows, None)
         if self._next is None or (self._next.level, self._next.place) != (level, index):
             return unknown, None
-        kept = bytes(self._next.hash)
+        kept_hash = bytes(self._next.hash)
         self._next = next(self._rows, None)
-        return unknown, kept
+        return unknown, kept_hash
 
     def rest(self) -> list[NodeRow]:
         """Rows behind everything."""
@@ -119,14 +122,14 @@ class _Nodes:
         return self._next.place + 1 << self._next.level
 
 
-def _join(left: bytes | None, right: bytes | None) -> bytes | None:
-    return None if left is None or right is None else node_hash(left, right)
+def _join(left_pair: bytes | None, right_pair: bytes | None) -> bytes | None:
+    return None if left_pair is None or right_pair is None else node_hash(left_pair, right_pair)
 
 
 def _root(hashes: Sequence[bytes | None]) -> bytes | None:
     root = hashes[-1]
-    for left in reversed(hashes[:-1]):
-        root = _join(left, root)
+    for left_pair in reversed(hashes[:-1]):
+        root = _join(left_pair, root)
     return root
 
 
@@ -134,19 +137,19 @@ def _name(row: LeafRow) -> str:
     return f"{row.leaf_kind}/{row.subject}"
 
 
-def leaf_difference(row: LeafRow, computed: bytes) -> str | None:
+def leaf_difference(row: LeafRow, computed_hash: bytes) -> str | None:
     """In which way a leaf contradicts itself; None: it does not. `computed`: the hash of its content."""
-    if computed != row.leaf_hash:
+    if computed_hash != row.leaf_hash:
         return "its hash is not that of its content"
     try:
-        told = orjson.loads(row.content)
-        is_leaf = told.keys() == _MEMBERS and (told["kind"], told["contract_version"]) == _NAMED
-        is_leaf = is_leaf and canonical_bytes(told) == row.content.encode()
+        members = orjson.loads(row.content)
+        is_leaf = members.keys() == _MEMBERS and (members["kind"], members["contract_version"]) == _NAMED
+        is_leaf = is_leaf and canonical_bytes(members) == row.content.encode()
     except (TypeError, ValueError, AttributeError):
         is_leaf = False
     if not is_leaf:
         return "its content is no leaf"
-    if (told["leaf_kind"], told["subject"], told["record_digest"]) != (row.leaf_kind, row.subject, row.record_digest):
+    if (members["leaf_kind"], members["subject"], members["record_digest"]) != (row.leaf_kind, row.subject, row.record_digest):
         return "its columns are not those of its content"
     return None
 

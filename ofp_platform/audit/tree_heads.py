@@ -94,7 +94,7 @@ def signed_head(key: SigningKey, previous: TreeHead | None, facts: HeadFacts) ->
             f"the log is signed by key {key_after(previous)}, and this is {key.key_id}: sign with that one, or hand the log on"
             " with it (`ofp audit key rotate`)"
         )
-    unsigned = TreeHead(
+    unsigned_head = TreeHead(
         log_id=log_id_of(key.key_id) if previous is None else previous.log_id,
         tree_size=facts.tree_size,
         root_hash=facts.root.hex(),
@@ -105,7 +105,7 @@ def signed_head(key: SigningKey, previous: TreeHead | None, facts: HeadFacts) ->
         next_key_id=facts.next_key_id,
         signature="0" * 128,
     )
-    return unsigned.model_copy(update={"signature": key.sign(unsigned.signed_bytes)})
+    return unsigned_head.model_copy(update={"signature": key.sign(unsigned_head.signed_bytes)})
 
 
 def add_head(connection: Connection[Any], head: TreeHead) -> None:

@@ -17,10 +17,20 @@ from ofp_platform.audit.signing_keys import SigningKey
 from ofp_platform.audit.tree_heads import HeadFacts, signed_head
 from ofp_platform.vocabulary.canonical import canonical_bytes, jcs_bytes, sha256_hex
 from ofp_platform.vocabulary.loop.audit import AuditLeaf, AuditProof, CoSignature, ProvenEvent, ProvenSnapshot, TreeHead
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, loop_decision_id
+from ofp_platform.vocabulary.position import Position
 from ofp_platform_tests.audit.conftest import PINS, decision
 
 FOLDER = Path(__file__).resolve().parents[2] / "contracts" / "audit_proof_vectors"
 FIRST, SECOND, WITNESS, STRANGER = (SigningKey.of_seed(letter * 32) for letter in (b"a", b"b", b"w", b"x"))
+VECTOR = (
+    "feature_snapshot_hash",
+    "feature_keys",
+    "feature_groups",
+    "feature_definition_set",
+    "run_config_digest",
+    "input_basis",
+)
 EVENT = {
     "event_type": "card_payment",
     "payload": {"amount": 12.5, "account_id": "a", "note": "caf\u00e9 \u20ac \U0001f600"},
@@ -44,7 +54,7 @@ def _event(offset: int, text: bytes, **changes: Any) -> ProvenEvent:
 
 
 def good_proof() -> AuditProof:
-    """The proof that holds."""
+    """The proof of a decision by a rule, from its vector."""
     record = decision(1)
     hashed = {
         "contract_version": "ofp_public_contracts_v0",
@@ -58,6 +68,40 @@ def good_proof() -> AuditProof:
     }
     hashed_text = canonical_bytes(hashed)
     record = decision(1, feature_snapshot_hash=sha256_hex(hashed_text))
+    text = jcs_bytes(EVENT)
+    return _proof(record).model_copy(
+        update={
+            "snapshot": ProvenSnapshot(feature_snapshot_hash=sha256_hex(hashed_text), hashed=hashed_text.decode()),
+            "origin_event": _event(1, text, envelope=text.decode()),
+            "events": (_event(0, b"other"), _event(1, text)),
+        }
+    )
+
+
+def proof_without_vector() -> AuditProof:
+    """The proof of a decision by the plane, which had nothing to decide from: no posture was said, no bundle in force."""
+    at = {"stream_name": "payments", "partition_id": "0000", "offset": 1}
+    named = loop_decision_id("event-1", None, Position.model_validate(at))
+    rule_only = ("rule", "score", *VECTOR)
+    content = {name: value for name, value in decision(1).wire().items() if name not in rule_only}
+    content |= {
+        "contract_version": "v1",
+        "decision_id": named,
+        "policy_rev": f"1.{'7' * 64}",
+        "slot": "active",
+        "posture": {
+            "in_force": {"mode": "FAIL_CLOSED", "sequence": None, "position": None},
+            "applied": "FAIL_CLOSED",
+            "fail_closed": "review",
+        },
+        "reason_codes": [],
+        "outcome": "review",
+    }
+    return _proof(DecisionRecord.model_validate(content)).model_copy(update={"origin_event": _event(1, jcs_bytes(EVENT))})
+
+
+def _proof(record: DecisionRecord) -> AuditProof:
+    """The record as the fifth of seven leaves, without any evidence."""
     content = canonical_bytes(record.wire())
     leaves = [
         AuditLeaf(
@@ -90,7 +134,6 @@ def good_proof() -> AuditProof:
     co_signature = CoSignature(
         tree_size=7, head_digest=head.digest, key_id=WITNESS.key_id, signature=WITNESS.sign(head.signed_bytes)
     )
-    text = jcs_bytes(EVENT)
     return AuditProof(
         leaf=leaves[4],
         leaf_index=4,
@@ -98,9 +141,6 @@ def good_proof() -> AuditProof:
         head=head.model_copy(update={"co_signatures": (co_signature,)}),
         key_chain=(handed_on,),
         record=content.decode(),
-        snapshot=ProvenSnapshot(feature_snapshot_hash=record.feature_snapshot_hash, hashed=hashed_text.decode()),
-        origin_event=_event(1, text, envelope=text.decode()),
-        events=(_event(0, b"other"), _event(1, text)),
     )
 
 
@@ -184,6 +224,7 @@ def vectors() -> dict[str, bytes]:
     options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
     return {
         "good.json": canonical_bytes(good.wire()) + b"\n",
+        "good_v1.json": canonical_bytes(proof_without_vector().wire()) + b"\n",
         "keys.json": orjson.dumps(keys, option=options),
         "broken.json": orjson.dumps(broken_proofs(good), option=options),
     }

@@ -71,6 +71,22 @@ def test_the_good_proof_is_proven(key: str) -> None:
     assert steps == ["key chain", "head", "inclusion", "record", "decision", "snapshot", "origin event", "events"]
 
 
+def test_a_decision_without_a_vector_is_proven_and_another_bundle_is_not(tmp_path: Path) -> None:
+    path = FOLDER / "good_v1.json"
+    code, lines, err = run(path, KEYS["first_key"])
+    assert (code, lines[-1], err) == (0, "PROVEN", "")
+    assert "ok     snapshot: none: it was decided without a vector" in lines
+    proof = json.loads(path.read_text())
+    record = json.loads(proof["record"])
+    for name, value in (
+        ("bundle", {"bundle": {"bundle_name": "b", "digest": "0" * 64}}),
+        ("event_position", {**record["event_position"], "offset": 2}),
+        ("event_id", "event-2"),
+    ):
+        with pytest.raises(VERIFIER["Fault"], match="its id is not that of its event and of what decided"):
+            VERIFIER["check_decision"](record | {name: value}, proof)
+
+
 def test_another_key_proves_nothing() -> None:
     code, lines, _ = run(FOLDER / "good.json", KEYS["stranger"])
     assert code == 1

@@ -78,25 +78,25 @@ def verify(
         resolve(home, profile).open_plane_without_log("auditor") as plane,
         database_view(plane.pool, plane.objects) as view,
     ):
-        told = verify_log(view, public_key)
+        verification = verify_log(view, public_key)
     facts = {
-        "log_id": told.log_id,
-        "head": None if told.head is None else told.head.wire(),
-        "heads": told.head_count,
-        "leaves": told.leaf_count,
-        "proven_leaves": told.proven_leaves,
-        "co_signed_by": [other.key_id for other in told.co_signatures if _is_of_head(told, other.tree_size)],
-        "pending": told.pending,
-        "quarantined": [dict(zip(("leaf_kind", "subject", "reason"), row, strict=True)) for row in told.quarantined],
+        "log_id": verification.log_id,
+        "head": None if verification.head is None else verification.head.wire(),
+        "heads": verification.head_count,
+        "leaves": verification.leaf_count,
+        "proven_leaves": verification.proven_leaves,
+        "co_signed_by": [other.key_id for other in verification.co_signatures if _is_of_head(verification, other.tree_size)],
+        "pending": verification.pending,
+        "quarantined": [dict(zip(("leaf_kind", "subject", "reason"), row, strict=True)) for row in verification.quarantined],
         "faults": [
             {"kind": fault.kind.value, "subject": fault.subject, "leaves": fault.leaves, "words": fault.words}
-            for fault in told.faults
+            for fault in verification.faults
         ],
     }
-    print_facts(facts, _told(told, is_key_known=public_key is not None), as_json=json)
-    if told.faults:
+    print_facts(facts, _verification_lines(verification, is_key_known=public_key is not None), as_json=json)
+    if verification.faults:
         if json:
-            typer.echo(f"{len(told.faults):,} faults", err=True)
+            typer.echo(f"{len(verification.faults):,} faults", err=True)
         raise typer.Exit(1)
 
 
@@ -167,8 +167,8 @@ def demand_public_key(text: str) -> None:
         raise CommandRefused(f"a public key is {KEY_DIGITS} hex digits, in lower case, as `ofp audit key new` prints it")
 
 
-def _is_of_head(told: Verification, tree_size: int) -> bool:
-    return told.head is not None and told.head.tree_size == tree_size
+def _is_of_head(verification: Verification, tree_size: int) -> bool:
+    return verification.head is not None and verification.head.tree_size == tree_size
 
 
 def _quarantine(rows: Any) -> Iterator[str]:
@@ -176,23 +176,25 @@ def _quarantine(rows: Any) -> Iterator[str]:
         yield from item("in quarantine", leaf_kind, subject, details=(reason,))
 
 
-def _told(told: Verification, *, is_key_known: bool) -> Iterator[str]:
-    if told.head is not None:
-        yield f"log          {told.log_id}"
-        yield f"newest head  {told.head.tree_size:,} leaves at {when(told.head.at_utc)}, root {told.head.root_hash}"
-        yield f"signed by    {told.head.key_id}"
-        for other in told.co_signatures:
-            if _is_of_head(told, other.tree_size):
+def _verification_lines(verification: Verification, *, is_key_known: bool) -> Iterator[str]:
+    head = verification.head
+    if head is not None:
+        yield f"log          {verification.log_id}"
+        yield f"newest head  {head.tree_size:,} leaves at {when(head.at_utc)}, root {head.root_hash}"
+        yield f"signed by    {head.key_id}"
+        for other in verification.co_signatures:
+            if _is_of_head(verification, other.tree_size):
                 yield f"and by       {other.key_id}"
-        yield f"proven       {told.proven_leaves:,} of {told.leaf_count:,} leaves, {told.head_count:,} heads"
+        counts = f"{verification.proven_leaves:,} of {verification.leaf_count:,} leaves, {verification.head_count:,} heads"
+        yield f"proven       {counts}"
         if not is_key_known:
             yield "Compare log and key with what you were given elsewhere, or name the first key: --public-key HEX."
-    for leaf_kind, count in sorted(told.pending.items()):
+    for leaf_kind, count in sorted(verification.pending.items()):
         yield f"not proven   {count:,} {leaf_kind} behind the newest head"
-    yield from _quarantine(told.quarantined)
-    for fault in told.faults:
+    yield from _quarantine(verification.quarantined)
+    for fault in verification.faults:
         yield f"FAULT {fault.line}"
-    yield f"{len(told.faults):,} faults" if told.faults else "VERIFIED"
+    yield f"{len(verification.faults):,} faults" if verification.faults else "VERIFIED"
 
 
 def _proof_lines(proof: AuditProof, size: int, out: Path | None) -> list[str]:

@@ -28,13 +28,6 @@ def proof_of_decision(plane: Plane, proof: AuditProof, *, with_payload: bool, wi
     from ofp_platform.api.served_snapshot import ServedSnapshot
 
     record = DecisionRecord.model_validate_json(proof.record)
-    if record.feature_snapshot_hash is None:
-        raise AuditRefused(
-            f"decision {record.decision_id} was made without a vector: its leaf is proven, and there is no more to show"
-        )
-    served = ServedSnapshot.load(plane, record.feature_snapshot_hash)
-    hashed = canonical_bytes(served.hashed)
-    snapshot = ProvenSnapshot(feature_snapshot_hash=sha256_hex(hashed), hashed=hashed.decode())
     at = record.event_position
     origin = _event(plane, at.partition_id, at.offset, with_payload=with_payload)
     if (origin.event_type, origin.event_id) != (record.event_type, record.event_id):
@@ -42,23 +35,28 @@ def proof_of_decision(plane: Plane, proof: AuditProof, *, with_payload: bool, wi
             f"the log has {origin.event_type} {origin.event_id} at {at.partition_id}:{at.offset}, where the decision's event"
             f" {record.event_id} was: it is another log, or it lost records"
         )
-    places = sorted(_places(served), key=lambda place: (place[0], order(place[1]))) if with_events else []
+    if record.feature_snapshot_hash is None:
+        return with_evidence(proof, None, origin, [])  # it was decided without a vector
+    served_snapshot = ServedSnapshot.load(plane, record.feature_snapshot_hash)
+    hashed_text = canonical_bytes(served_snapshot.hashed)
+    snapshot = ProvenSnapshot(feature_snapshot_hash=sha256_hex(hashed_text), hashed=hashed_text.decode())
+    places = sorted(_places(served_snapshot), key=lambda place: (place[0], order(place[1]))) if with_events else []
     events = [_event(plane, partition_id, offset, with_payload=False) for partition_id, offset in places]
     return with_evidence(proof, snapshot, origin, events)
 
 
-def _places(served: ServedSnapshot) -> set[tuple[str, int | str]]:
+def _places(snapshot: ServedSnapshot) -> set[tuple[str, int | str]]:
     """Partition and offset of each event inside a windowed value."""
     from ofp_platform.offline.parity.explanation import NotExplained
 
     places: set[tuple[str, int | str]] = set()
-    for of_key in served.hashed["values"]:
+    for of_key in snapshot.hashed["values"]:
         for of_group in of_key["by_group"]:
             for feature in of_group["features"]:
                 key, group = f"{of_key['key_type']}:{of_key['key_id']}", f"{of_group['group_name']}:{of_group['group_version']}"
-                name, _ = served.find(feature, key, group)
+                name, _ = snapshot.find(feature, key, group)
                 try:
-                    windows = served.explained(name)
+                    windows = snapshot.explained(name)
                 except NotExplained:
                     continue  # computed from the others and the request
                 places.update((event.partition_id, event.offset) for window in windows for event in window.events)
@@ -90,7 +88,7 @@ def _event(plane: Plane, partition_id: str, offset: int | str, *, with_payload: 
 
 def _hashed_text(envelope: Envelope) -> bytes:
     """The RFC 8785 bytes that a payload hash is over."""
-    hashed: dict[str, Any] = {
+    members: dict[str, Any] = {
         "event_type": envelope.event_type,
         "payload": envelope.payload,
         "pins": envelope.pins().wire(),
@@ -98,5 +96,5 @@ def _hashed_text(envelope: Envelope) -> bytes:
         "ts_utc": envelope.ts_utc,
     }
     if envelope.amends is not None:
-        hashed["amends"] = envelope.amends.model_dump(mode="json")
-    return jcs_bytes(hashed)
+        members["amends"] = envelope.amends.model_dump(mode="json")
+    return jcs_bytes(members)
