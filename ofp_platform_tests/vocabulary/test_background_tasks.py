@@ -15,6 +15,7 @@ from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTask,
 PACKAGE = Path(ofp_platform.__file__).parent
 # a result or an end that somebody waits for, in the same function or object
 AWAITED = {
+    "cli/demo/webhook_receiver.py": "whoever serves joins it when it stops; a receiver that ended gives no answer",
     "api/handshakes.py": "a handshake, which ends in time; a stop waits for it",
     "api/http_connection.py": "an answer, whose end its connection is told; a stop waits for it",
     "api/workers.py": "the process that started the workers waits for the end of each",
