@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from ofp_platform.api import examples, overview_examples
+from ofp_platform.api import case_examples, examples, overview_examples
 from ofp_platform.api.app import Application, HttpPolicy
 from ofp_platform.api.authentication import Authentication
 from ofp_platform.api.build_examples import rebuilt_example, run_example
@@ -29,6 +29,8 @@ from ofp_platform.vocabulary.background_tasks import EndedTasks
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.loop.case_requests import CaseEntryAsk, CaseTriggerAsk
+from ofp_platform.vocabulary.loop.case_standing import CaseState
 from ofp_platform.vocabulary.loop.decision_record import DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.offline.build_intent import INTENT, intent_wire, request_id
 from ofp_platform.vocabulary.offline.build_run import RunState
@@ -248,6 +250,36 @@ class FakeRecords:
     def _enter(self) -> None:
         if self.script:
             raise self.script.pop(0)
+
+
+@dataclass
+class FakeCases:
+    """One case, the example. `script`: what the next answers raise instead."""
+
+    script: list[Exception] = field(default_factory=list)
+    closed: bool = False
+
+    async def cases(self, state: CaseState, limit: int, cursor: str | None) -> bytes:
+        return self._answer(case_examples.case_list_example())
+
+    async def case(self, case_id: str, may_read: MayRead) -> bytes:
+        return self._answer(case_examples.case_example())
+
+    async def trigger(self, body: bytes, actor: str, may_read: MayRead) -> bytes:
+        CaseTriggerAsk.model_validate_json(body)
+        return self._answer(case_examples.case_receipt_example())
+
+    async def add(self, case_id: str, body: bytes, actor: str, may_read: MayRead) -> bytes:
+        CaseEntryAsk.model_validate_json(body)
+        return self._answer(case_examples.case_receipt_example())
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def _answer(self, example: dict[str, Any]) -> bytes:
+        if self.script:
+            raise self.script.pop(0)
+        return canonical_bytes(example)
 
 
 class BrokenStart(FakePort):

@@ -33,6 +33,7 @@ from ofp_platform_tests.api.fake_port import (
     REBUILT,
     RECORD,
     FakeBuilds,
+    FakeCases,
     FakeOperators,
     FakeOverviews,
     FakePort,
@@ -61,14 +62,16 @@ _NAMES = (
     "ofp_pack_operations",
     "ofp_health_history",
 )
+_OF_CASES = ("case", "case_list", "case_receipt", "case_trigger_ask", "case_entry_ask")
 _RECORDED = ("df_decision_record", "df_decision_receipt", "df_decision_list", "label_assertions", "label_receipt")
 OFFLINE = Draft202012Validator(offline_schema())
-SHOWN = {name: Draft202012Validator(contract_schemas()[f"{name}_v0.schema.json"]) for name in _NAMES + _RECORDED}
+SHOWN = {name: Draft202012Validator(contract_schemas()[f"{name}_v0.schema.json"]) for name in _NAMES + _RECORDED + _OF_CASES}
 REQUEST = json.dumps(examples.request_example()).encode()
 
 
 def client_of(port: FakePort, builds: FakeBuilds | None = None, **settings: Any) -> httpx.AsyncClient:
     settings.setdefault("authentication", authentication())
+    settings.setdefault("cases", FakeCases())
     application = Application(
         port, builds or FakeBuilds(), FakeOperators(), FakeRecords(), FakeOverviews(), new_request_id=lambda: "id-1", **settings
     )
@@ -158,6 +161,9 @@ async def test_a_body_at_the_limit_is_read(port: FakePort) -> None:
         (invalid(Reason.BASIS_LOST, "x"), 400, None),
         (invalid(Reason.DECISION_MISMATCH, "x"), 400, None),
         (invalid(Reason.DECISION_CONFLICT, "x"), 409, None),
+        (invalid(Reason.CASE_ENTRY_CONFLICT, "x"), 409, None),
+        (invalid(Reason.CASE_NOT_NOW, "x"), 409, None),
+        (not_found(Reason.UNKNOWN_CASE, "x"), 404, None),
         (not_found(Reason.UNKNOWN_DECISION, "x"), 404, None),
         (unavailable(Reason.DECISION_CORRUPT, "x"), 503, "1"),
         (unavailable(Reason.LOG_TAIL_LOST, "x"), 503, "1"),

@@ -53,6 +53,7 @@ def _details(content: CaseContent) -> tuple[str, ...]:
                 f"{content.trigger}: {decision.outcome.value}, score {decision.score}",
                 f"decision {decision.decision_id}",
                 f"snapshot {decision.snapshot_hash}",
+                f"rule {decision.rule_digest}",
                 f"event at {decision.position}",
             )
         case Triggered(evidence=AnomalyEvidence() as anomaly):

@@ -265,8 +265,3 @@ def label_value(label_type: str, word: str) -> int:
     if word not in words:
         raise NoSuchLabel(f"{label_type} has no value {word!r}; it has {', '.join(words)}")
     return words[word]
-
-
-def label_word(label_type: str, value: int) -> str:
-    """The word of a value; the value itself where no case gave it."""
-    return next((word for word, number in LABEL_VALUES.get(label_type, {}).items() if number == value), str(value))

@@ -73,6 +73,7 @@ LISTS = [
     ("access", "list"),
     ("archive", "list"),
     ("archive", "verify"),
+    ("case", "list"),
     ("catalog", "list"),
     ("dataset", "list"),
     ("database", "roles"),
