@@ -60,6 +60,8 @@ _NAMES = (
     "ofs_published_dataset",
     "ofp_pack_operations",
     "ofp_health_history",
+    "bundle_history",
+    "bundles_in_force",
 )
 _RECORDED = ("df_decision_record", "df_decision_receipt", "df_decision_list", "label_assertions", "label_receipt")
 OFFLINE = Draft202012Validator(offline_schema())
