@@ -67,7 +67,7 @@ def test_each_step_is_said_on_control_kept_and_told_as_a_fact(desk: Desk) -> Non
     assert list(batch.offsets) == [step.position.offset for step in steps]
     facts = facts_of(desk, bundle.ref)
     assert [fact.step for fact in facts] == ["ACTIVATED", "APPROVED", "PUBLISHED"]
-    assert (subject(facts[0]), gist(facts[0])) == (bundle.ref.digest, "ACTIVATED  velocity  cards/fraud/active  owner: go")
+    assert (subject(facts[0]), gist(facts[0])) == (bundle.ref.digest, "ACTIVATED  velocity  card-desk/fraud/active  owner: go")
     assert in_force(desk) == BundleInForce(bundle=bundle.ref, sequence=2, position=steps[2].position)
 
 
@@ -123,7 +123,7 @@ def test_a_second_bundle_replaces_the_first_and_a_roll_back_goes_down_the_pile(d
     first, second, third = (desk.activated(name) for name in ("first", "second", "third"))
     owner = desk.by("owner")
     assert ref_in_force(desk) == third.ref
-    with pytest.raises(BundleRefused, match=r"NOT_IN_FORCE: second/.+ is not in force in cards/fraud/active, third/.+ is"):
+    with pytest.raises(BundleRefused, match=r"NOT_IN_FORCE: second/.+ is not in force in card-desk/fraud/active, third/.+ is"):
         owner.roll_back(second.ref, FRAUD, ACTIVE, desk.live, "bad")
     back = owner.roll_back(third.ref, FRAUD, ACTIVE, desk.live, "bad").recorded.event
     assert (back.bundle, back.replaces) == (second.ref, third.ref)
@@ -132,7 +132,7 @@ def test_a_second_bundle_replaces_the_first_and_a_roll_back_goes_down_the_pile(d
         desk.by("other").roll_back(third.ref, FRAUD, ACTIVE, desk.live, "bad")
     assert ref_in_force(desk) == second.ref
     assert owner.roll_back(second.ref, FRAUD, ACTIVE, desk.live, "bad").recorded.event.bundle == first.ref
-    with pytest.raises(BundleRefused, match="NOTHING_BEFORE: nothing was in force in cards/fraud/active before first"):
+    with pytest.raises(BundleRefused, match="NOTHING_BEFORE: nothing was in force in card-desk/fraud/active before first"):
         owner.roll_back(first.ref, FRAUD, ACTIVE, desk.live, "bad")
     with pytest.raises(BundleRefused, match=r"ALREADY_IN_FORCE: first/.+ by owner"):
         owner.activate(first.ref, FRAUD, ACTIVE, desk.live, "go")
@@ -144,7 +144,7 @@ def test_a_second_bundle_replaces_the_first_and_a_roll_back_goes_down_the_pile(d
 
 
 def test_roll_back_where_nothing_is_in_force(desk: Desk) -> None:
-    with pytest.raises(BundleRefused, match="nothing is in force in cards/baseline/active"):
+    with pytest.raises(BundleRefused, match="nothing is in force in card-desk/baseline/active"):
         desk.by("owner").roll_back(desk.bundle("x").ref, TrafficMode.BASELINE, ACTIVE, desk.live, "bad")
 
 
@@ -165,7 +165,7 @@ def test_what_is_in_force_in_the_shadow_slot_changes_nothing_in_the_active_one(d
 
 def test_a_retired_bundle_is_never_in_force_again(desk: Desk) -> None:
     first, second = desk.activated("first"), desk.activated("second")
-    with pytest.raises(BundleRefused, match=r"IN_FORCE: second/.+ is in force in cards/fraud/active: activate another"):
+    with pytest.raises(BundleRefused, match=r"IN_FORCE: second/.+ is in force in card-desk/fraud/active: activate another"):
         desk.by("owner").retire(second.ref, "old")
     with pytest.raises(BundleRefused, match="NOT_PUBLISHED"):
         desk.by("owner").retire(desk.bundle("unknown").ref, "old")
