@@ -44,7 +44,7 @@ def test_each_step_is_said_on_control_kept_and_told_as_a_fact(desk: Desk) -> Non
     bundle = desk.activated("velocity")
     outcome = desk.by("owner").activate(bundle.ref, FRAUD, ACTIVE, desk.live, "again")
     assert not outcome.is_new
-    assert outcome.recorded.event.reason == "go"
+    assert outcome.step.event.reason == "go"
     with desk.plane.pool.connection() as connection:
         steps = list_bundle_events(connection, desk.plane.profile.context_pins, 10)[::-1]
     events = [step.event for step in steps]
@@ -125,13 +125,13 @@ def test_a_second_bundle_replaces_the_first_and_a_roll_back_goes_down_the_pile(d
     assert ref_in_force(desk) == third.ref
     with pytest.raises(BundleRefused, match=r"NOT_IN_FORCE: second/.+ is not in force in card-desk/fraud/active, third/.+ is"):
         owner.roll_back(second.ref, FRAUD, ACTIVE, desk.live, "bad")
-    back = owner.roll_back(third.ref, FRAUD, ACTIVE, desk.live, "bad").recorded.event
+    back = owner.roll_back(third.ref, FRAUD, ACTIVE, desk.live, "bad").step.event
     assert (back.bundle, back.replaces) == (second.ref, third.ref)
     assert not owner.roll_back(third.ref, FRAUD, ACTIVE, desk.live, "bad").is_new
     with pytest.raises(BundleRefused, match="NOT_IN_FORCE"):
         desk.by("other").roll_back(third.ref, FRAUD, ACTIVE, desk.live, "bad")
     assert ref_in_force(desk) == second.ref
-    assert owner.roll_back(second.ref, FRAUD, ACTIVE, desk.live, "bad").recorded.event.bundle == first.ref
+    assert owner.roll_back(second.ref, FRAUD, ACTIVE, desk.live, "bad").step.event.bundle == first.ref
     with pytest.raises(BundleRefused, match="NOTHING_BEFORE: nothing was in force in card-desk/fraud/active before first"):
         owner.roll_back(first.ref, FRAUD, ACTIVE, desk.live, "bad")
     with pytest.raises(BundleRefused, match=r"ALREADY_IN_FORCE: first/.+ by owner"):
@@ -213,9 +213,9 @@ def test_a_bundle_whose_object_is_gone_or_changed_is_refused(desk: Desk) -> None
 
 def test_a_clock_that_goes_back_puts_no_step_before_the_one_that_it_follows(desk: Desk) -> None:
     first = desk.bundle("first")
-    published = desk.by("maker").publish(first, "made").recorded.event
+    published = desk.by("maker").publish(first, "made").step.event
     slow = replace(desk.by("checker"), now=lambda: START - 7_000_000)
-    assert slow.approve(first.ref, "looked at").recorded.event.at_utc == published.at_utc
+    assert slow.approve(first.ref, "looked at").step.event.at_utc == published.at_utc
 
 
 def test_runs_do_not_share_a_history(desk: Desk) -> None:
@@ -224,6 +224,6 @@ def test_runs_do_not_share_a_history(desk: Desk) -> None:
     other_run = desk.by("maker", context_pins=other_pins)
     outcome = other_run.publish(bundle, "here, too")
     assert outcome.is_new
-    assert outcome.recorded.event.sequence == 0
+    assert outcome.step.event.sequence == 0
     with desk.plane.pool.connection() as connection:
         assert bundle_in_force(connection, other_pins, FRAUD_ACTIVE) is None

@@ -1,4 +1,4 @@
-"""What decides, as an asset: the bundle in force in each scope of the run, looked at; people put it there, and nothing else."""
+"""Bundles as an asset: the one in force in each scope of the run, looked at; people put it there, and nothing else."""
 
 from collections.abc import Iterator
 
