@@ -685,7 +685,7 @@ def _overview_paths() -> dict[str, Any]:
         BUNDLES_IN_FORCE: read(
             "bundles_in_force",
             "What is in force",
-            "In each scope (environment, mode, slot) of the run that is served: now; behind the step `sequence`; or at `at_utc`.",
+            "In each scope (environment, mode, slot) of the run that is served: now; behind the step `sequence`; at `at_utc`.",
             "BundlesInForce",
             bundles_in_force_example(),
             _query("sequence", "2"),

@@ -67,11 +67,9 @@ class OverviewRoutes:
         return _json(await self._port.bundles(*_page(request)))
 
     async def bundles_in_force(self, request: Request) -> Response:
-        """What is in force; `sequence` or `at_utc` stands in the query, for what was."""
+        """Bundles in force; `sequence` and `at_utc` stand in the query, for what was: steps count that are up to both."""
         demand_run(request)
         sequence, at_utc = parameter(request, "sequence"), parameter(request, "at_utc")
-        if sequence is not None and at_utc is not None:
-            raise invalid(Reason.INVALID_FIELD, "sequence and at_utc do not go together")
         if sequence is not None and not (sequence.isascii() and sequence.isdigit() and len(sequence) <= _MOST_DIGITS):
             raise invalid(Reason.INVALID_FIELD, "sequence is the number of a step, as GET /v0/bundles lists them")
         try:

@@ -93,8 +93,8 @@ def make_bundle(
         )
     except ValidationError as error:
         raise BundleFileError("\n".join(f"{path}: {words}" for words in fault_words(error, "the file"))) from None
-    if masked := mask_faults(bundle, registry):
-        raise BundleFileError("\n".join(f"{path}: {words}" for words in masked))
+    if unkept_masks := mask_faults(bundle, registry):
+        raise BundleFileError("\n".join(f"{path}: {words}" for words in unkept_masks))
     return bundle
 
 
@@ -144,11 +144,11 @@ def _group_faults(bundle_file: BundleFile, registry: CompiledRegistry) -> Iterat
 
 
 def _key_faults(bundle_file: BundleFile, registry: CompiledRegistry, routing: EventRouting) -> Iterator[str]:
-    wanted = {registry.groups[_id_of(group)].key_type for group in bundle_file.groups if _id_of(group) in registry.groups}
-    given = {key_type.value for key_type in bundle_file.key_fields}
-    for key_type in sorted(wanted - given):
+    key_types = {registry.groups[_id_of(group)].key_type for group in bundle_file.groups if _id_of(group) in registry.groups}
+    named_types = {key_type.value for key_type in bundle_file.key_fields}
+    for key_type in sorted(key_types - named_types):
         yield f"key_fields: names no field with the {key_type}, of which a group is"
-    for key_type in sorted(given - wanted):
+    for key_type in sorted(named_types - key_types):
         yield f"key_fields.{key_type}: no group that is asked for is of a {key_type}"
     for kind, source in bundle_file.key_fields.items():
         if observed_type(source) is not None:
@@ -186,13 +186,13 @@ def _comparison_fault(
         operand = comparison.feature
         group = operand.group_name, operand.group_version
         operand_type = feature_type(registry, group, operand.feature)
-        named = f"{' '.join(group)} {operand.feature}"
+        feature_name = f"{' '.join(group)} {operand.feature}"
         if group not in set(map(_id_of, bundle_file.groups)):
             return f"feature: {' '.join(group)} is not among the groups"
         if operand_type is None:
-            return f"feature: pack {registry.pack.pack_id} has no {named}"
+            return f"feature: pack {registry.pack.pack_id} has no {feature_name}"
         fault = comparison_fault(operand_type, comparison)
-        return None if fault is None else f"feature: {named} {fault}"
+        return None if fault is None else f"feature: {feature_name} {fault}"
     assert comparison.field is not None
     operand_type = _payload_type(bundle_file, routing, comparison.field)
     if operand_type is None:
@@ -203,24 +203,24 @@ def _comparison_fault(
 
 def _input_faults(bundle_file: BundleFile, registry: CompiledRegistry, routing: EventRouting, model: ExactModel) -> Iterator[str]:
     groups = set(map(_id_of, bundle_file.groups))
-    for asked in model.inputs:
-        where = f"model {model.model_name}: inputs: {asked.name}"
-        match asked:
+    for model_input in model.inputs:
+        where = f"model {model.model_name}: inputs: {model_input.name}"
+        match model_input:
             case FeatureInput():
-                group = asked.group_name, asked.group_version
-                input_type = feature_type(registry, group, asked.feature)
+                group = model_input.group_name, model_input.group_version
+                input_type = feature_type(registry, group, model_input.feature)
                 if group not in groups:
                     yield f"{where}: {' '.join(group)} is not among the groups of the file"
                 elif input_type is None:
                     yield f"{where}: pack {registry.pack.pack_id} has no such feature"
                 elif not input_type.is_numeric:
                     yield f"{where}: is a {input_type.kind}, and a model takes numbers"
-                elif asked.scale < input_type.scale:
-                    yield f"{where}: has {input_type.scale} digits behind the point, and the model takes {asked.scale}"
+                elif model_input.scale < input_type.scale:
+                    yield f"{where}: has {input_type.scale} digits behind the point, and the model takes {model_input.scale}"
             case PayloadInput():
-                input_type = _payload_type(bundle_file, routing, asked.field)
+                input_type = _payload_type(bundle_file, routing, model_input.field)
                 if input_type is None:
-                    yield f"{where}: {_not_declared(bundle_file, asked.field)}"
+                    yield f"{where}: {_not_declared(bundle_file, model_input.field)}"
                 elif not input_type.is_numeric:
                     yield f"{where}: is a {input_type.kind}, and a model takes numbers"
 

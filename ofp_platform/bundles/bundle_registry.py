@@ -54,7 +54,7 @@ from ofp_platform.vocabulary.times import format_time, parse_time
 class StepOutcome:
     """A step, where control says it, and whether it was taken now."""
 
-    recorded: RecordedBundleEvent
+    step: RecordedBundleEvent
     is_new: bool
 
 

@@ -20,7 +20,7 @@ GroupId = tuple[str, str]
 
 @dataclass(frozen=True)
 class LivePlane:
-    """What a bundle would decide on: the registry that is served, and whether the plane has a stream of identity links."""
+    """The plane that a bundle would decide on: the registry that is served, and whether there is a stream of identity links."""
 
     registry: CompiledRegistry
     has_identity: bool
@@ -33,13 +33,13 @@ def incompatibilities(bundle: Bundle, live: LivePlane, objects: ObjectStore) -> 
         ObjectStoreUnavailable: the store does not answer.
     """
     faults = []
-    wanted = bundle.feature_definition_set
+    made_for = bundle.feature_definition_set
     pack = live.registry.pack
-    if wanted.digest != live.registry.digest:
+    if made_for.digest != live.registry.digest:
         faults.append(
-            f"feature_definition_set: it was made for {wanted.pack_id} revision {wanted.revision} ({wanted.digest[:12]}), and"
-            f" {pack.pack_id} revision {pack.revision} ({live.registry.digest[:12]}) is live: make it anew for that, or apply the"
-            " pack first"
+            f"feature_definition_set: it was made for {made_for.pack_id} revision {made_for.revision} ({made_for.digest[:12]}),"
+            f" and {pack.pack_id} revision {pack.revision} ({live.registry.digest[:12]}) is live: make it anew for that, or apply"
+            " the pack first"
         )
     else:
         faults += mask_faults(bundle, live.registry)
@@ -61,7 +61,7 @@ def mask_faults(bundle: Bundle, registry: CompiledRegistry) -> list[str]:
     for mode, mask in MASKS.items():
         if mask.outcomes != "decided":
             continue
-        group_ids = _left(bundle, registry, mask)
+        group_ids = _groups_under(bundle, registry, mask)
         never_masked &= group_ids
         if not group_ids:
             faults.append(f"optional_groups: in mode {mode} no group is left to ask for: at least one cannot be done without")
@@ -91,7 +91,7 @@ def _groups(bundle: Bundle) -> set[GroupId]:
     return {(group.group_name, group.group_version) for group in bundle.groups}
 
 
-def _left(bundle: Bundle, registry: CompiledRegistry, mask: Mask) -> set[GroupId]:
+def _groups_under(bundle: Bundle, registry: CompiledRegistry, mask: Mask) -> set[GroupId]:
     """The groups that a bundle asks for under a mask."""
     group_ids = _groups(bundle)
     if mask.groups != "all":

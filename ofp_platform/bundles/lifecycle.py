@@ -49,7 +49,7 @@ class BundleHistory(Protocol):
         ...
 
     def steps_in(self, scope: BundleScope) -> list[tuple[BundleStep, BundleRef]]:
-        """What was put in force in a scope, and how, the oldest first."""
+        """The bundles that were put in force in a scope, and how, the oldest first."""
         ...
 
     def scopes_of(self, bundle: BundleRef) -> list[str]:
@@ -67,13 +67,13 @@ def next_step(asked_step: AskedStep, history: BundleHistory, *, four_eyes: bool)
         case BundleStep.PUBLISHED:
             return _again(asked_step, history) or NextStep(asked_step.bundle)
         case BundleStep.APPROVED:
-            return _approved(asked_step, history, four_eyes)
+            return _approval(asked_step, history, four_eyes)
         case BundleStep.ACTIVATED:
-            return _activated(asked_step, history)
+            return _activation(asked_step, history)
         case BundleStep.ROLLED_BACK:
-            return _rolled_back(asked_step, history)
+            return _roll_back(asked_step, history)
         case BundleStep.RETIRED:
-            return _retired(asked_step, history)
+            return _retirement(asked_step, history)
 
 
 def bundle_below(steps: Iterable[tuple[BundleStep, BundleRef]]) -> BundleRef | None:
@@ -103,7 +103,7 @@ def _again(asked_step: AskedStep, history: BundleHistory) -> RecordedBundleEvent
     return before
 
 
-def _approved(asked_step: AskedStep, history: BundleHistory, four_eyes: bool) -> NextStep | RecordedBundleEvent:
+def _approval(asked_step: AskedStep, history: BundleHistory, four_eyes: bool) -> NextStep | RecordedBundleEvent:
     published_step = _demand_published(asked_step.bundle, history)
     _demand_not_retired(asked_step.bundle, history)
     if (before := _again(asked_step, history)) is not None:
@@ -116,7 +116,7 @@ def _approved(asked_step: AskedStep, history: BundleHistory, four_eyes: bool) ->
     return NextStep(asked_step.bundle)
 
 
-def _activated(asked_step: AskedStep, history: BundleHistory) -> NextStep | RecordedBundleEvent:
+def _activation(asked_step: AskedStep, history: BundleHistory) -> NextStep | RecordedBundleEvent:
     assert asked_step.scope is not None
     _demand_published(asked_step.bundle, history)
     _demand_not_retired(asked_step.bundle, history)
@@ -133,7 +133,7 @@ def _activated(asked_step: AskedStep, history: BundleHistory) -> NextStep | Reco
     return NextStep(asked_step.bundle, None if before is None else before.event.bundle)
 
 
-def _rolled_back(asked_step: AskedStep, history: BundleHistory) -> NextStep | RecordedBundleEvent:
+def _roll_back(asked_step: AskedStep, history: BundleHistory) -> NextStep | RecordedBundleEvent:
     assert asked_step.scope is not None
     key = asked_step.scope.key
     before = history.last_in(asked_step.scope)
@@ -157,7 +157,7 @@ def _rolled_back(asked_step: AskedStep, history: BundleHistory) -> NextStep | Re
     return NextStep(below, asked_step.bundle)
 
 
-def _retired(asked_step: AskedStep, history: BundleHistory) -> NextStep | RecordedBundleEvent:
+def _retirement(asked_step: AskedStep, history: BundleHistory) -> NextStep | RecordedBundleEvent:
     _demand_published(asked_step.bundle, history)
     if (before := _again(asked_step, history)) is not None:
         return before

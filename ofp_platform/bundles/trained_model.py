@@ -63,8 +63,8 @@ def load_trained_model(objects: ObjectStore, model_path: str, report_path: str) 
         raise ModelRefused(
             f"{report_path}: model_digest: is of model {report.model_digest[:12]}, and {model_path} is {model.digest[:12]}"
         )
-    failed_gates = [gate for gate in report.gates if not gate.passed]
-    if failed_gates:
+    if not report.has_passed:
+        failed_gates = [gate for gate in report.gates if not gate.passed]
         words = ", ".join(f"{gate.metric} {gate.seen}, asked for {gate.at_least}" for gate in failed_gates)
         raise ModelRefused(f"{report_path}: gates: did not pass: {words}")
     return TrainedModel(model_path, model, report)

@@ -25,6 +25,7 @@ from ofp_platform.orchestration.offline.archive_schedules import archive_closed_
 from ofp_platform.orchestration.offline.build_assets import build_dataset_job, build_stages
 from ofp_platform.orchestration.offline.build_sensors import build_intents, build_outcomes
 from ofp_platform.orchestration.offline.build_submission import submit_build_job
+from ofp_platform.orchestration.offline.bundle_assets import control_bundles, observe_bundles_job
 from ofp_platform.orchestration.offline.model_assets import train_model_job, trained_model
 from ofp_platform.orchestration.offline.object_reporter import offline_reporter
 from ofp_platform.orchestration.offline.parity_assets import correction_ledger_asset, correction_ledger_job
@@ -87,6 +88,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             build_stages,
             corrections,
             trained_model,
+            control_bundles,
         ],
         asset_checks=[posture_is_not_red],
         jobs=[
@@ -108,6 +110,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             build_dataset_job,
             correction_ledger_job,
             train_model_job,
+            observe_bundles_job,
             retention_job,
         ],
         sensors=[

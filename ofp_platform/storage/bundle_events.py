@@ -129,12 +129,12 @@ def append_bundle_event(connection: Connection[Any], event: BundleEvent, positio
 
 def last_bundle_event(connection: Connection[Any], pins: ContextPins) -> RecordedBundleEvent | None:
     """The last step of a run; None: there is none."""
-    return _recorded(connection, _LAST, {"run": pins_digest(pins)})
+    return _step(connection, _LAST, {"run": pins_digest(pins)})
 
 
 def last_of_scope(connection: Connection[Any], pins: ContextPins, scope: BundleScope) -> RecordedBundleEvent | None:
     """The step that says what is in force in a scope; None: nothing was ever."""
-    return _recorded(connection, _LAST_OF_SCOPE, {"run": pins_digest(pins), "scope": scope.key})
+    return _step(connection, _LAST_OF_SCOPE, {"run": pins_digest(pins), "scope": scope.key})
 
 
 def step_of_bundle(
@@ -142,11 +142,11 @@ def step_of_bundle(
 ) -> RecordedBundleEvent | None:
     """The last step of that kind that a bundle took; None: it took none."""
     names = {"name": bundle.bundle_name, "digest": bundle.digest, "step": step}
-    return _recorded(connection, _STEP_OF_BUNDLE, {"run": pins_digest(pins), **names})
+    return _step(connection, _STEP_OF_BUNDLE, {"run": pins_digest(pins), **names})
 
 
 def steps_of_scope(connection: Connection[Any], pins: ContextPins, scope: BundleScope) -> list[tuple[BundleStep, BundleRef]]:
-    """What was put in force in a scope, and how, the oldest first."""
+    """The bundles that were put in force in a scope, and how, the oldest first."""
     rows = connection.execute(_OF_SCOPE, (pins_digest(pins), scope.key)).fetchall()
     return [(BundleStep(step), BundleRef(bundle_name=name, digest=digest)) for step, name, digest in rows]
 
@@ -188,7 +188,7 @@ def bundle_in_force(
 
 
 def all_in_force(connection: Connection[Any], pins: ContextPins, moment: Moment = NOW) -> list[ScopeInForce]:
-    """What is in force in each scope of a run that ever had something, by scope.
+    """The bundle in force in each scope of a run that ever had something, by scope.
 
     Raises:
         NoSuchStep: see `bundle_in_force`.
@@ -210,7 +210,7 @@ def load_bundle(objects: ObjectStore, bundle: BundleRef) -> Bundle:
         BundleDamaged: it is not there, has another digest, or is of a contract version that is not known here.
         ObjectStoreUnavailable: the store does not answer.
     """
-    content = _verified(objects, bundle_path(bundle), bundle.digest, "bundle")
+    content = _content(objects, bundle_path(bundle), bundle.digest, "bundle")
     try:
         loaded_bundle = Bundle.model_validate_json(content)
     except ValidationError:
@@ -226,14 +226,14 @@ def load_bundle_model(objects: ObjectStore, model: BundleModel) -> ExactModel:
     Raises:
         BundleDamaged | ObjectStoreUnavailable: as for `load_bundle`.
     """
-    content = _verified(objects, model.path, model.digest, "model")
+    content = _content(objects, model.path, model.digest, "model")
     try:
         return ExactModel.model_validate_json(content)
     except ValidationError:
         raise BundleDamaged(_unknown_form(model.path, content, "model in exact form")) from None
 
 
-def _verified(objects: ObjectStore, path: str, digest: str, words: str) -> bytes:
+def _content(objects: ObjectStore, path: str, digest: str, words: str) -> bytes:
     try:
         content = objects.get(path)
     except ObjectNotFound:
@@ -260,7 +260,7 @@ def _demand_reached(connection: Connection[Any], pins: ContextPins, moment: Mome
         raise NoSuchStep(f"there is no step {moment.at_sequence} of bundles of run {pins.run_id!r}: it has {reach}")
 
 
-def _recorded(connection: Connection[Any], statement: str, parameters: dict[str, Any]) -> RecordedBundleEvent | None:
+def _step(connection: Connection[Any], statement: str, parameters: dict[str, Any]) -> RecordedBundleEvent | None:
     row: Sequence[Any] | None = connection.execute(statement, parameters).fetchone()
     return None if row is None else _read(*row)
 

@@ -61,6 +61,8 @@ _NAMES = (
     "ofs_published_dataset",
     "ofp_pack_operations",
     "ofp_health_history",
+    "bundle_history",
+    "bundles_in_force",
 )
 _OF_CASES = ("case", "case_list", "case_receipt", "case_trigger_ask", "case_entry_ask")
 _RECORDED = ("df_decision_record", "df_decision_receipt", "df_decision_list", "label_assertions", "label_receipt")

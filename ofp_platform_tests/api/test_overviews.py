@@ -284,7 +284,7 @@ async def test_steps_of_bundles_and_what_is_in_force(views: Overviews, profile: 
     now = BundlesInForce.model_validate_json(await views.bundles_in_force(None, None))
     assert [(one.scope, one.in_force.bundle, one.in_force.sequence) for one in now.scopes] == [(scope, ref, 2)]
     day_two = parse_time("2026-01-02T00:00:00Z")
-    for before in (views.bundles_in_force(1, None), views.bundles_in_force(None, day_two)):
+    for before in (views.bundles_in_force(1, None), views.bundles_in_force(None, day_two), views.bundles_in_force(2, day_two)):
         assert (await _parsed(BundlesInForce, before)).scopes == ()
     await refused(views.bundles_in_force(3, None), Reason.INVALID_FIELD)
 

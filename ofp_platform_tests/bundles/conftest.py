@@ -23,8 +23,8 @@ from ofp_platform.vocabulary.profile import Profile
 
 START = 1_800_000_000_000_000
 _numbers = count()
-FRAUD_ACTIVE = BundleScope(environment="cards", mode=TrafficMode.FRAUD, slot=Slot.ACTIVE)
-FRAUD_SHADOW = BundleScope(environment="cards", mode=TrafficMode.FRAUD, slot=Slot.SHADOW)
+FRAUD_ACTIVE = BundleScope(environment="card-desk", mode=TrafficMode.FRAUD, slot=Slot.ACTIVE)
+FRAUD_SHADOW = BundleScope(environment="card-desk", mode=TrafficMode.FRAUD, slot=Slot.SHADOW)
 
 
 @dataclass
@@ -73,7 +73,7 @@ def card_registry() -> CompiledRegistry:
 def desk(module_dsn: str, tmp_path: Path, card_registry: CompiledRegistry) -> Iterator[Desk]:
     number = next(_numbers)
     profile = Profile(
-        profile_name="cards",
+        profile_name="card-desk",
         stream_name=f"cards-{number}",
         control_stream=f"control-{number}",
         partition_key="payload.card_id",

@@ -44,7 +44,7 @@ def test_each_step_is_said_on_control_kept_and_told_as_a_fact(desk: Desk) -> Non
     bundle = desk.activated("velocity")
     outcome = desk.by("owner").activate(bundle.ref, FRAUD, ACTIVE, desk.live, "again")
     assert not outcome.is_new
-    assert outcome.recorded.event.reason == "go"
+    assert outcome.step.event.reason == "go"
     with desk.plane.pool.connection() as connection:
         steps = list_bundle_events(connection, desk.plane.profile.context_pins, 10)[::-1]
     events = [step.event for step in steps]
@@ -67,7 +67,7 @@ def test_each_step_is_said_on_control_kept_and_told_as_a_fact(desk: Desk) -> Non
     assert list(batch.offsets) == [step.position.offset for step in steps]
     facts = facts_of(desk, bundle.ref)
     assert [fact.step for fact in facts] == ["ACTIVATED", "APPROVED", "PUBLISHED"]
-    assert (subject(facts[0]), gist(facts[0])) == (bundle.ref.digest, "ACTIVATED  velocity  cards/fraud/active  owner: go")
+    assert (subject(facts[0]), gist(facts[0])) == (bundle.ref.digest, "ACTIVATED  velocity  card-desk/fraud/active  owner: go")
     assert in_force(desk) == BundleInForce(bundle=bundle.ref, sequence=2, position=steps[2].position)
 
 
@@ -123,16 +123,16 @@ def test_a_second_bundle_replaces_the_first_and_a_roll_back_goes_down_the_pile(d
     first, second, third = (desk.activated(name) for name in ("first", "second", "third"))
     owner = desk.by("owner")
     assert ref_in_force(desk) == third.ref
-    with pytest.raises(BundleRefused, match=r"NOT_IN_FORCE: second/.+ is not in force in cards/fraud/active, third/.+ is"):
+    with pytest.raises(BundleRefused, match=r"NOT_IN_FORCE: second/.+ is not in force in card-desk/fraud/active, third/.+ is"):
         owner.roll_back(second.ref, FRAUD, ACTIVE, desk.live, "bad")
-    back = owner.roll_back(third.ref, FRAUD, ACTIVE, desk.live, "bad").recorded.event
+    back = owner.roll_back(third.ref, FRAUD, ACTIVE, desk.live, "bad").step.event
     assert (back.bundle, back.replaces) == (second.ref, third.ref)
     assert not owner.roll_back(third.ref, FRAUD, ACTIVE, desk.live, "bad").is_new
     with pytest.raises(BundleRefused, match="NOT_IN_FORCE"):
         desk.by("other").roll_back(third.ref, FRAUD, ACTIVE, desk.live, "bad")
     assert ref_in_force(desk) == second.ref
-    assert owner.roll_back(second.ref, FRAUD, ACTIVE, desk.live, "bad").recorded.event.bundle == first.ref
-    with pytest.raises(BundleRefused, match="NOTHING_BEFORE: nothing was in force in cards/fraud/active before first"):
+    assert owner.roll_back(second.ref, FRAUD, ACTIVE, desk.live, "bad").step.event.bundle == first.ref
+    with pytest.raises(BundleRefused, match="NOTHING_BEFORE: nothing was in force in card-desk/fraud/active before first"):
         owner.roll_back(first.ref, FRAUD, ACTIVE, desk.live, "bad")
     with pytest.raises(BundleRefused, match=r"ALREADY_IN_FORCE: first/.+ by owner"):
         owner.activate(first.ref, FRAUD, ACTIVE, desk.live, "go")
@@ -144,7 +144,7 @@ def test_a_second_bundle_replaces_the_first_and_a_roll_back_goes_down_the_pile(d
 
 
 def test_roll_back_where_nothing_is_in_force(desk: Desk) -> None:
-    with pytest.raises(BundleRefused, match="nothing is in force in cards/baseline/active"):
+    with pytest.raises(BundleRefused, match="nothing is in force in card-desk/baseline/active"):
         desk.by("owner").roll_back(desk.bundle("x").ref, TrafficMode.BASELINE, ACTIVE, desk.live, "bad")
 
 
@@ -165,7 +165,7 @@ def test_what_is_in_force_in_the_shadow_slot_changes_nothing_in_the_active_one(d
 
 def test_a_retired_bundle_is_never_in_force_again(desk: Desk) -> None:
     first, second = desk.activated("first"), desk.activated("second")
-    with pytest.raises(BundleRefused, match=r"IN_FORCE: second/.+ is in force in cards/fraud/active: activate another"):
+    with pytest.raises(BundleRefused, match=r"IN_FORCE: second/.+ is in force in card-desk/fraud/active: activate another"):
         desk.by("owner").retire(second.ref, "old")
     with pytest.raises(BundleRefused, match="NOT_PUBLISHED"):
         desk.by("owner").retire(desk.bundle("unknown").ref, "old")
@@ -213,9 +213,9 @@ def test_a_bundle_whose_object_is_gone_or_changed_is_refused(desk: Desk) -> None
 
 def test_a_clock_that_goes_back_puts_no_step_before_the_one_that_it_follows(desk: Desk) -> None:
     first = desk.bundle("first")
-    published = desk.by("maker").publish(first, "made").recorded.event
+    published = desk.by("maker").publish(first, "made").step.event
     slow = replace(desk.by("checker"), now=lambda: START - 7_000_000)
-    assert slow.approve(first.ref, "looked at").recorded.event.at_utc == published.at_utc
+    assert slow.approve(first.ref, "looked at").step.event.at_utc == published.at_utc
 
 
 def test_runs_do_not_share_a_history(desk: Desk) -> None:
@@ -224,6 +224,6 @@ def test_runs_do_not_share_a_history(desk: Desk) -> None:
     other_run = desk.by("maker", context_pins=other_pins)
     outcome = other_run.publish(bundle, "here, too")
     assert outcome.is_new
-    assert outcome.recorded.event.sequence == 0
+    assert outcome.step.event.sequence == 0
     with desk.plane.pool.connection() as connection:
         assert bundle_in_force(connection, other_pins, FRAUD_ACTIVE) is None

@@ -135,6 +135,14 @@ def test_where_it_is_and_of_which_run_is_not(changed: dict[str, Any]) -> None:
     assert Profile(**{**LEAST, **changed}).policy_rev == Profile(**LEAST).policy_rev
 
 
+def test_a_policy_of_bundles_that_is_not_said_leaves_the_policy_as_it_was() -> None:
+    assert "bundles" not in Profile(**LEAST).policy
+    said = Profile(**LEAST, bundles={"four_eyes": True})
+    assert said.policy == {**Profile(**LEAST).policy, "bundles": {"four_eyes": True}}
+    assert said.policy_rev != Profile(**LEAST, bundles={"four_eyes": False}).policy_rev
+    assert Profile(**LEAST).run_config_digest == said.run_config_digest
+
+
 def test_policy_rev_begins_with_the_revision_and_does_not_know_the_folder(tmp_path: Path) -> None:
     revs = []
     for name in ("one", "two"):

@@ -155,15 +155,13 @@ def resolve(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """In each scope of the profile's run, the bundle in force now, at a time, or behind a step of the history. Exit code 1 if
-    nothing is.
+    """In each scope of the profile's run, the bundle in force now, at a time, or behind a step of the history (where both
+    are said: as far as both reach). Exit code 1 if nothing is.
     """
     from ofp_platform.storage.bundle_events import Moment, NoSuchStep, all_in_force
     from ofp_platform.vocabulary.loop.bundle_views import BundlesInForce
     from ofp_platform.vocabulary.times import parse_time
 
-    if at is not None and sequence is not None:
-        raise CommandRefused("a time, or a step: --at and --sequence do not go together")
     try:
         at_time = None if at is None else parse_time(at)
     except ValueError:
@@ -209,10 +207,10 @@ def show(bundle: Named, json: AsJson = False, home: Home = None, profile: Profil
     with resolve_environment(home, profile).open_plane_without_log("auditor") as plane:
         shown_bundle = load_bundle(plane.objects, _ref(plane, bundle))
     optional = set(shown_bundle.optional_groups)
-    wanted = shown_bundle.feature_definition_set
+    pack = shown_bundle.feature_definition_set
     lines = [
         f"{shown_bundle.ref.bundle_name}/{shown_bundle.ref.digest}",
-        f"decides on {shown_bundle.event_type}, with {wanted.pack_id} revision {wanted.revision} ({wanted.digest[:12]})",
+        f"decides on {shown_bundle.event_type}, with {pack.pack_id} revision {pack.revision} ({pack.digest[:12]})",
     ]
     for group in shown_bundle.groups:
         lines.append(f"  {group.group_name} {group.group_version}{', optional' if group in optional else ''}")
@@ -267,7 +265,7 @@ def _lines(step: RecordedBundleEvent) -> Iterable[str]:
 
 
 def _print(outcome: StepOutcome, as_json: bool, more: Iterable[str] = ()) -> None:
-    lines = [*_lines(outcome.recorded), *more]
+    lines = [*_lines(outcome.step), *more]
     if not outcome.is_new:
         lines.append("it was so before: nothing was done")
-    print_facts({**outcome.recorded.wire(), "is_new": outcome.is_new}, lines, as_json=as_json)
+    print_facts({**outcome.step.wire(), "is_new": outcome.is_new}, lines, as_json=as_json)

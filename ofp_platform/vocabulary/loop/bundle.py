@@ -126,10 +126,13 @@ class Slot(StrEnum):
     SHADOW = "shadow"
 
 
+Environment = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,62}$", description="the name of a profile")]
+
+
 class BundleScope(Model):
     """Where a bundle is in force."""
 
-    environment: Name
+    environment: Environment
     mode: Annotated[TrafficMode, Field(strict=False)]
     slot: Annotated[Slot, Field(strict=False)]
 

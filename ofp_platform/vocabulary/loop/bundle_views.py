@@ -50,7 +50,7 @@ class ScopeInForce(Model):
 
 
 class BundlesInForce(Model):
-    """What is in force of a run, scope by scope; a scope that is not named has nothing in force."""
+    """The bundles in force of a run, scope by scope; a scope that is not named has nothing in force."""
 
     kind: Literal["bundles_in_force"] = "bundles_in_force"
     contract_version: Version = "v0"
