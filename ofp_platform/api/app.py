@@ -37,6 +37,7 @@ from ofp_platform.api.live_example import LiveExample, ask_live
 from ofp_platform.api.openapi import openapi_bytes
 from ofp_platform.api.operator_routes import OperatorRoutes, demand_run, parameter
 from ofp_platform.api.overview_routes import OverviewRoutes
+from ofp_platform.api.posture_routes import PostureRoutes
 from ofp_platform.api.principals import Scope as PrincipalScope
 from ofp_platform.api.record_routes import RecordRoutes
 from ofp_platform.api.refusals import JSON_TYPE, RETRY_AFTER_SECONDS, Headers, refusal, unexpected
@@ -70,13 +71,25 @@ from ofp_platform.api.route_scopes import (
     PACK_OPERATIONS,
     PARITY,
     PARITY_REPORT,
+    POSTURE,
+    POSTURE_HOLD,
+    POSTURE_RELEASE,
     REBUILT_SNAPSHOT,
     SCOPES,
     SNAPSHOT,
     Open,
     scope_of,
 )
-from ofp_platform.api.service import BuildPort, MayRead, OperatorPort, OverviewPort, RecordPort, ServedAnswer, ServingPort
+from ofp_platform.api.service import (
+    BuildPort,
+    MayRead,
+    OperatorPort,
+    OverviewPort,
+    PosturePort,
+    RecordPort,
+    ServedAnswer,
+    ServingPort,
+)
 from ofp_platform.api.signing_keys import KeySet
 from ofp_platform.api.tls import ClientCertificate
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTasks
@@ -119,7 +132,7 @@ def _arrival() -> str:
 
 
 class Application:
-    """The service over its five ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log; `arrival`
+    """The service over its six ports. `clock` gives seconds (only for durations), `new_request_id` an id for the log; `arrival`
     the time of a request of Feast's shape, which names none.
 
     `hosts`: the names under which it may be asked. `access`: where it is told who asked for what. `ring`: where health is kept
@@ -135,6 +148,7 @@ class Application:
         records: RecordPort,
         overviews: OverviewPort,
         *,
+        posture: PosturePort,
         authentication: Authentication,
         hosts: OwnHosts | None = None,
         access: AccessLog | None = None,
@@ -150,6 +164,7 @@ class Application:
         self._builds = builds
         self._records = records
         self._overviews = overviews
+        self._posture = posture
         self._authentication = authentication
         self._hosts = hosts or OwnHosts()
         self._access = access
@@ -171,6 +186,7 @@ class Application:
         operator_routes = OperatorRoutes(port, operators)
         overview_routes = OverviewRoutes(overviews)
         console_files = ConsoleFiles()
+        posture_routes = PostureRoutes(posture, self._policy.body_timeout_seconds)
         record_routes = RecordRoutes(records, self._policy.max_intent_bytes, self._policy.body_timeout_seconds)
         routes = {
             EXPLANATION: operator_routes.explanation,
@@ -182,6 +198,7 @@ class Application:
             DATASETS: overview_routes.datasets,
             DATASET: overview_routes.dataset,
             PACK_OPERATIONS: overview_routes.pack_operations,
+            POSTURE: posture_routes.show,
             CONSOLE: console_files.send,
             CONSOLE_FILE: console_files.send,
             DECISIONS: record_routes.list,
@@ -204,6 +221,8 @@ class Application:
             FEAST_FEATURES: self._feast_features,
             DECISIONS: record_routes.record,
             LABELS: record_routes.append_labels,
+            POSTURE_HOLD: posture_routes.hold,
+            POSTURE_RELEASE: posture_routes.release,
         }
         self._rest = Starlette(
             routes=[
@@ -581,6 +600,7 @@ class Application:
         await self._builds.close()
         await self._records.close()
         await self._overviews.close()
+        await self._posture.close()
         await self._port.close()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -629,7 +649,8 @@ def _methods(path: str) -> tuple[str, ...]:
     """The methods that a path takes."""
     if path == DECISIONS:
         return "GET", "HEAD", "POST"
-    takes_post = path in (BUILD_INTENTS, FEAST_FEATURES, LABELS) or path.endswith("/cancellation")
+    posts = (BUILD_INTENTS, FEAST_FEATURES, LABELS, POSTURE_HOLD, POSTURE_RELEASE)
+    takes_post = path in posts or path.endswith("/cancellation")
     return ("POST",) if takes_post else ("GET", "HEAD")
 
 

@@ -27,6 +27,7 @@ from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.identity_link import EntityProfile, IdentityLinkPayload
 from ofp_platform.vocabulary.loop.eval_report import EvalReport, TrainRequest
 from ofp_platform.vocabulary.loop.exact_model import ExactModel
+from ofp_platform.vocabulary.loop.posture import PostureChange, PostureHold, PostureMessage, PostureRelease, PostureView
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.build_intent import INTENT
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
@@ -96,6 +97,9 @@ OVERVIEWS: dict[type[BaseModel], str] = {
     DatasetList: "Published datasets v0",
     PublishedDataset: "Published dataset v0",
     PackOperations: "Operations that put packs live v0",
+    PostureView: "Posture in force v0",
+    PostureHold: "Mode to be held v0",
+    PostureRelease: "Mode to be released v0",
     HealthHistory: "Health over time v0",
 }
 """Lists that are shown, and the titles of their schemas."""
@@ -338,6 +342,8 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "run_plan_v0.schema.json": object_schema(RunPlan, "run_plan", "Plan of a run v0"),
         "run_record_v0.schema.json": object_schema(RunRecord, "run_record", "Record of an examination v0"),
         "run_status_v0.schema.json": object_schema(RunStatus, "run_status", "Status of a run v0"),
+        "posture_change_v0.schema.json": object_schema(PostureChange, "posture_change", "Change of posture v0"),
+        "posture_message_v0.schema.json": object_schema(PostureMessage, "posture_message", "Change of posture on control v0"),
         "control_payload_v0.schema.json": object_schema(ControlPayload, "control_payload", "Payload of control v0"),
         "ofs_build_intent_v0.schema.json": intent_schema(),
         "ofs_build_plan_v0.schema.json": object_schema(BuildPlan, "ofs_build_plan", "Build plan v0"),

@@ -50,7 +50,7 @@ M = TypeVar("M", bound=Model)
 SnapshotPort = Callable[[str, MayRead], Awaitable[bytes]]
 
 
-def _model(model: type[M], body: bytes) -> M:
+def read_object(model: type[M], body: bytes) -> M:
     """The object of the contract in a body.
 
     Raises:
@@ -114,7 +114,7 @@ class RecordRequests:
 
     async def record(self, body: bytes, submitted_by: str, may_read: MayRead) -> DecisionReceipt:
         """See RecordPort."""
-        record = _model(DecisionRecord, body)
+        record = read_object(DecisionRecord, body)
         self._demand_run(record.context_pins, may_read)
         texts = {"event_id": record.event_id, "request_context": record.request_context}
         for field, value in texts.items():
@@ -140,7 +140,7 @@ class RecordRequests:
 
     async def append_labels(self, body: bytes, submitted_by: str, may_read: MayRead) -> bytes:
         """See RecordPort."""
-        labels = _model(LabelAssertions, body)
+        labels = read_object(LabelAssertions, body)
         self._demand_run(labels.context_pins, may_read)
         return await self.work.answer(lambda: self._append_labels(labels, submitted_by), len(body))
 

@@ -24,6 +24,9 @@ DATASETS = "/v0/datasets"
 DATASET = "/v0/datasets/{dataset_identity}"
 HEALTH_HISTORY = "/v0/health_history"
 PACK_OPERATIONS = "/v0/pack_operations"
+POSTURE = "/v0/posture"
+POSTURE_HOLD = "/v0/posture/hold"
+POSTURE_RELEASE = "/v0/posture/release"
 EXPLANATION = "/v0/snapshots/{snapshot_hash}/explanation"
 APPLY_FAILURES = "/v0/apply_failures"
 CONSOLE = "/console"
@@ -67,6 +70,9 @@ SCOPES: dict[str, Scope | Open] = {
     DATASET: Scope.SNAPSHOTS_READ,
     HEALTH_HISTORY: Scope.OPERATE,
     PACK_OPERATIONS: Scope.OPERATE,
+    POSTURE: Scope.OPERATE,
+    POSTURE_HOLD: Scope.OPERATE,
+    POSTURE_RELEASE: Scope.OPERATE,
     METRICS: Scope.METRICS,
     HEALTH: Open.OPEN,
     OPENAPI: Open.OPEN,

@@ -19,6 +19,8 @@ from ofp_platform.api.app import Application, HttpPolicy
 from ofp_platform.api.authentication import Authentication
 from ofp_platform.api.build_examples import rebuilt_example, run_example
 from ofp_platform.api.connection_places import ConnectionLimits, TooFewFiles
+from ofp_platform.api.posture_examples import posture_view_example
+from ofp_platform.api.record_requests import read_object
 from ofp_platform.api.server import serve
 from ofp_platform.api.service import MayRead
 from ofp_platform.api.tls import Tls
@@ -29,6 +31,7 @@ from ofp_platform.vocabulary.background_tasks import EndedTasks
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.loop.posture import PostureHold, PostureRelease
 from ofp_platform.vocabulary.offline.build_intent import INTENT, intent_wire, request_id
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.offline.decision_record import DecisionReceipt, DecisionRecord
@@ -108,6 +111,35 @@ class FakePort:
 
     def metrics(self) -> bytes:
         return b"# TYPE ofp_events_applied_total counter\nofp_events_applied_total 200360.0\n"
+
+
+@dataclass
+class FakePosture:
+    """A PosturePort that shows the example. `script`: what the next answers raise instead; `asked`: each step, and by whom."""
+
+    script: list[Exception] = field(default_factory=list)
+    asked: list[tuple[str, ...]] = field(default_factory=list)
+    closed: bool = False
+
+    async def view(self) -> bytes:
+        return self._answer("view")
+
+    async def hold(self, body: bytes, actor: str) -> bytes:
+        read_object(PostureHold, body)
+        return self._answer("hold", actor)
+
+    async def release(self, body: bytes, actor: str) -> bytes:
+        read_object(PostureRelease, body)
+        return self._answer("release", actor)
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def _answer(self, *asked: str) -> bytes:
+        self.asked.append(asked)
+        if self.script:
+            raise self.script.pop(0)
+        return canonical_bytes(posture_view_example())
 
 
 @dataclass
@@ -288,6 +320,7 @@ def application() -> Application:
         FakeOperators(),
         FakeRecords(),
         FakeOverviews(),
+        posture=FakePosture(),
         authentication=authentication,
         policy=policy,
     )

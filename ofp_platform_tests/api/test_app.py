@@ -36,6 +36,7 @@ from ofp_platform_tests.api.fake_port import (
     FakeOperators,
     FakeOverviews,
     FakePort,
+    FakePosture,
     FakeRecords,
     FixedAnswer,
 )
@@ -70,7 +71,14 @@ REQUEST = json.dumps(examples.request_example()).encode()
 def client_of(port: FakePort, builds: FakeBuilds | None = None, **settings: Any) -> httpx.AsyncClient:
     settings.setdefault("authentication", authentication())
     application = Application(
-        port, builds or FakeBuilds(), FakeOperators(), FakeRecords(), FakeOverviews(), new_request_id=lambda: "id-1", **settings
+        port,
+        builds or FakeBuilds(),
+        FakeOperators(),
+        FakeRecords(),
+        FakeOverviews(),
+        posture=FakePosture(),
+        new_request_id=lambda: "id-1",
+        **settings,
     )
     headers = BEARER | {"content-type": "application/json"}
     # an exception that leaves the application fails the test
@@ -392,9 +400,9 @@ async def test_lifespan(port: FakePort) -> None:
             sent.append(message)
 
         builds = FakeBuilds()
-        await Application(port, builds, FakeOperators(), FakeRecords(), FakeOverviews(), authentication=authentication())(
-            {"type": "lifespan"}, receive, send
-        )
+        await Application(
+            port, builds, FakeOperators(), FakeRecords(), FakeOverviews(), posture=FakePosture(), authentication=authentication()
+        )({"type": "lifespan"}, receive, send)
         if broken:
             assert sent == [
                 {"type": "lifespan.startup.failed", "message": "the service cannot start: no store"},

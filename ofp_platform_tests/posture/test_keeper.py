@@ -12,11 +12,11 @@ import pytest
 from ofp_platform.ingress.own_streams import MessageRefused
 from ofp_platform.log.port import LogUnavailable
 from ofp_platform.posture import keeper as keeper_module
-from ofp_platform.posture.keeper import MOST_REASON, KeeperOutcome, PostureRefused
+from ofp_platform.posture.keeper import KeeperOutcome, PostureRefused
 from ofp_platform.storage.governance_facts import read_facts
 from ofp_platform.storage.posture_changes import posture_history, posture_in_force
 from ofp_platform.vocabulary.envelope import Envelope
-from ofp_platform.vocabulary.loop.posture import NOTHING_SAID, POSTURE_CHANGED, Mode, PostureChange
+from ofp_platform.vocabulary.loop.posture import MOST_REASON, NOTHING_SAID, POSTURE_CHANGED, Mode, PostureChange
 from ofp_platform.vocabulary.offline.governance_fact import PostureChanged, gist, subject
 from ofp_platform_tests.posture.conftest import Run
 from ofp_platform_tests.posture.test_evaluator import BAD, GOOD, POLICY, WORSE

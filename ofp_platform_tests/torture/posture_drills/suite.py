@@ -31,7 +31,9 @@ def torture(run: Run) -> None:
     of_answer = "from a kill, or the end of the fault if later, to the first answer under the new mode"
     for what, times in ((of_kill, findings.committed), (of_answer, findings.answered)):
         greatest = p99(times)
-        run.fact(f"p99 {what}", f"{greatest:.3f} s of {len(times):,}", aim=f"<= {AIM_SECONDS:g} s", reached=greatest <= AIM_SECONDS)
+        run.fact(
+            f"p99 {what}", f"{greatest:.3f} s of {len(times):,}", aim=f"<= {AIM_SECONDS:g} s", reached=greatest <= AIM_SECONDS
+        )
     slipped = f"{control.slipped:,} of {control.rows:,} rows"
     run.fact("control: without the lock rows slip through, and are found", slipped, aim="> 0", reached=control.slipped > 0)
     run.raw["seconds_to_commit"], run.raw["seconds_to_answer"] = findings.committed, findings.answered
