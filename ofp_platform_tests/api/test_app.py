@@ -61,6 +61,9 @@ _NAMES = (
     "ofs_published_dataset",
     "ofp_pack_operations",
     "ofp_health_history",
+    "posture_view",
+    "posture_hold",
+    "posture_release",
 )
 _RECORDED = ("df_decision_record", "df_decision_receipt", "df_decision_list", "label_assertions", "label_receipt")
 OFFLINE = Draft202012Validator(offline_schema())
@@ -70,13 +73,13 @@ REQUEST = json.dumps(examples.request_example()).encode()
 
 def client_of(port: FakePort, builds: FakeBuilds | None = None, **settings: Any) -> httpx.AsyncClient:
     settings.setdefault("authentication", authentication())
+    settings.setdefault("posture", FakePosture())
     application = Application(
         port,
         builds or FakeBuilds(),
         FakeOperators(),
         FakeRecords(),
         FakeOverviews(),
-        posture=FakePosture(),
         new_request_id=lambda: "id-1",
         **settings,
     )
@@ -420,7 +423,7 @@ async def test_a_background_task_that_ends_is_told_to_health(tmp_path: Path) -> 
     ended = EndedTasks()
     access = BrokenLog(tmp_path, lambda: 0.0)
     ports = FakePort(), FakeBuilds(), FakeOperators(), FakeRecords(), FakeOverviews()
-    application = Application(*ports, authentication=authentication(), access=access, ended=ended)
+    application = Application(*ports, posture=FakePosture(), authentication=authentication(), access=access, ended=ended)
     stop = asyncio.Event()
     began = False
 
