@@ -38,6 +38,7 @@ from ofp_platform.api.live_example import LiveExample, ask_live
 from ofp_platform.api.openapi import openapi_bytes
 from ofp_platform.api.operator_routes import OperatorRoutes, demand_run, parameter
 from ofp_platform.api.overview_routes import OverviewRoutes
+from ofp_platform.api.posture_routes import PostureRoutes
 from ofp_platform.api.principals import Scope as PrincipalScope
 from ofp_platform.api.record_routes import RecordRoutes
 from ofp_platform.api.refusals import JSON_TYPE, RETRY_AFTER_SECONDS, Headers, refusal, unexpected
@@ -76,6 +77,9 @@ from ofp_platform.api.route_scopes import (
     PACK_OPERATIONS,
     PARITY,
     PARITY_REPORT,
+    POSTURE,
+    POSTURE_HOLD,
+    POSTURE_RELEASE,
     REBUILT_SNAPSHOT,
     SCOPES,
     SNAPSHOT,
@@ -88,6 +92,7 @@ from ofp_platform.api.service import (
     MayRead,
     OperatorPort,
     OverviewPort,
+    PosturePort,
     RecordPort,
     ServedAnswer,
     ServingPort,
@@ -150,6 +155,7 @@ class Application:
         records: RecordPort,
         overviews: OverviewPort,
         *,
+        posture: PosturePort,
         authentication: Authentication,
         cases: CasePort | None = None,
         hosts: OwnHosts | None = None,
@@ -167,6 +173,7 @@ class Application:
         self._records = records
         self._overviews = overviews
         self._cases = cases
+        self._posture = posture
         self._authentication = authentication
         self._hosts = hosts or OwnHosts()
         self._access = access
@@ -188,6 +195,7 @@ class Application:
         operator_routes = OperatorRoutes(port, operators)
         overview_routes = OverviewRoutes(overviews)
         console_files = ConsoleFiles()
+        posture_routes = PostureRoutes(posture, self._policy.body_timeout_seconds)
         record_routes = RecordRoutes(records, self._policy.max_intent_bytes, self._policy.body_timeout_seconds)
         case_routes = CaseRoutes(cases, self._policy.max_body_bytes, self._policy.body_timeout_seconds)
         routes = {
@@ -202,6 +210,7 @@ class Application:
             PACK_OPERATIONS: overview_routes.pack_operations,
             BUNDLES: overview_routes.bundles,
             BUNDLES_IN_FORCE: overview_routes.bundles_in_force,
+            POSTURE: posture_routes.show,
             CONSOLE: console_files.send,
             CONSOLE_FILE: console_files.send,
             DECISIONS: record_routes.list,
@@ -228,6 +237,8 @@ class Application:
             LABELS: record_routes.append_labels,
             CASES: case_routes.trigger,
             CASE_ENTRIES: case_routes.add,
+            POSTURE_HOLD: posture_routes.hold,
+            POSTURE_RELEASE: posture_routes.release,
         }
         self._rest = Starlette(
             routes=[
@@ -607,6 +618,7 @@ class Application:
         if self._cases is not None:
             await self._cases.close()
         await self._overviews.close()
+        await self._posture.close()
         await self._port.close()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -655,7 +667,8 @@ def _methods(path: str) -> tuple[str, ...]:
     """The methods that a path takes."""
     if path in (DECISIONS, CASES):
         return "GET", "HEAD", "POST"
-    takes_post = path in (BUILD_INTENTS, FEAST_FEATURES, LABELS) or path.endswith(("/cancellation", "/entries"))
+    posts = (BUILD_INTENTS, FEAST_FEATURES, LABELS, POSTURE_HOLD, POSTURE_RELEASE)
+    takes_post = path in posts or path.endswith(("/cancellation", "/entries"))
     return ("POST",) if takes_post else ("GET", "HEAD")
 
 

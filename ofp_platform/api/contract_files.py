@@ -35,6 +35,7 @@ from ofp_platform.vocabulary.loop.case_requests import Case, CaseEntryAsk, CaseL
 from ofp_platform.vocabulary.loop.decision_record import DecisionList, DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.loop.eval_report import EvalReport, TrainRequest
 from ofp_platform.vocabulary.loop.exact_model import ExactModel
+from ofp_platform.vocabulary.loop.posture import PostureChange, PostureHold, PostureMessage, PostureRelease, PostureView
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.build_intent import INTENT
 from ofp_platform.vocabulary.offline.build_plan import BuildPlan
@@ -105,6 +106,9 @@ OVERVIEWS: dict[type[BaseModel], str] = {
     PackOperations: "Operations that put packs live v0",
     BundleHistory: "Steps of bundles v0",
     BundlesInForce: "Bundles in force v0",
+    PostureView: "Posture in force v0",
+    PostureHold: "Mode to be held v0",
+    PostureRelease: "Mode to be released v0",
     HealthHistory: "Health over time v0",
 }
 """Lists that are shown, and the titles of their schemas."""
@@ -367,6 +371,8 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "action_outcome_v0.schema.json": object_schema(ActionOutcome, "action_outcome", "Outcome of an action v0"),
         "action_record_v0.schema.json": object_schema(ActionRecord, "action_record", "Action with its attempts v0"),
         "action_policy_v0.schema.json": object_schema(ActionPolicy, "action_policy", "Action policy v0"),
+        "posture_change_v0.schema.json": object_schema(PostureChange, "posture_change", "Change of posture v0"),
+        "posture_message_v0.schema.json": object_schema(PostureMessage, "posture_message", "Change of posture on control v0"),
         "control_payload_v0.schema.json": object_schema(ControlPayload, "control_payload", "Payload of control v0"),
         "ofs_build_intent_v0.schema.json": intent_schema(),
         "ofs_build_plan_v0.schema.json": object_schema(BuildPlan, "ofs_build_plan", "Build plan v0"),

@@ -51,6 +51,7 @@ from ofp_platform.api.overview_examples import (
     parity_report_example,
     published_dataset_example,
 )
+from ofp_platform.api.posture_examples import posture_hold_example, posture_release_example, posture_view_example
 from ofp_platform.api.record_routes import MOST_DECISIONS
 from ofp_platform.api.route_scopes import (
     APPLY_FAILURES,
@@ -74,6 +75,9 @@ from ofp_platform.api.route_scopes import (
     PACK_OPERATIONS,
     PARITY,
     PARITY_REPORT,
+    POSTURE,
+    POSTURE_HOLD,
+    POSTURE_RELEASE,
     Open,
     scope_of,
 )
@@ -694,6 +698,48 @@ def _overview_paths() -> dict[str, Any]:
     }
 
 
+def _posture_paths() -> dict[str, Any]:
+    view = {"description": "The posture, as it stands behind it", "content": _content("PostureView", posture_view_example())}
+
+    def change(operation_id: str, summary: str, words: str, schema: str, example: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "post": {
+                "operationId": operation_id,
+                "summary": summary,
+                "description": words,
+                "requestBody": {"required": True, "content": _content(schema, example)},
+                "responses": _responses(view, 400, 401, 404, 405, 408, 413, 503),
+            }
+        }
+
+    return {
+        POSTURE: {
+            "get": {
+                "operationId": "posture",
+                "summary": "The mode in force of who decides",
+                "description": "With the newest changes, the newest first: who, when, why, and the signals. Where nobody ever"
+                " said anything, FAIL_CLOSED is in force.",
+                "responses": _responses(view, 401, 404, 503),
+            }
+        },
+        POSTURE_HOLD: change(
+            "hold_posture",
+            "Hold a mode: the kill switch",
+            "Puts a mode in force, whatever signals say, until it is released. When it answers, no decision made under the former"
+            " mode can be committed any more. Again with the same reason, nothing happens.",
+            "PostureHold",
+            posture_hold_example(),
+        ),
+        POSTURE_RELEASE: change(
+            "release_posture",
+            "Release a mode that is held",
+            "Lets signals change the mode again, which stays until they do. Where nobody holds it, nothing happens.",
+            "PostureRelease",
+            posture_release_example(),
+        ),
+    }
+
+
 def _with_scope(path: str, item: dict[str, Any]) -> dict[str, Any]:
     """The operations of a path with the scope that they demand."""
 
@@ -705,7 +751,7 @@ def _with_scope(path: str, item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _all_paths(live: LiveExample | None) -> dict[str, Any]:
-    return _paths(live) | _record_paths() | _build_paths(live) | _overview_paths() | _case_paths()
+    return _paths(live) | _record_paths() | _build_paths(live) | _overview_paths() | _case_paths() | _posture_paths()
 
 
 def openapi(live: LiveExample | None = None) -> dict[str, Any]:

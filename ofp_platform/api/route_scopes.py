@@ -26,6 +26,9 @@ HEALTH_HISTORY = "/v0/health_history"
 PACK_OPERATIONS = "/v0/pack_operations"
 BUNDLES = "/v0/bundles"
 BUNDLES_IN_FORCE = "/v0/bundles/in-force"
+POSTURE = "/v0/posture"
+POSTURE_HOLD = "/v0/posture/hold"
+POSTURE_RELEASE = "/v0/posture/release"
 EXPLANATION = "/v0/snapshots/{snapshot_hash}/explanation"
 APPLY_FAILURES = "/v0/apply_failures"
 CONSOLE = "/console"
@@ -77,6 +80,9 @@ SCOPES: dict[str, Scope | Open] = {
     BUNDLES_IN_FORCE: Scope.SNAPSHOTS_READ,
     HEALTH_HISTORY: Scope.OPERATE,
     PACK_OPERATIONS: Scope.OPERATE,
+    POSTURE: Scope.OPERATE,
+    POSTURE_HOLD: Scope.OPERATE,
+    POSTURE_RELEASE: Scope.OPERATE,
     METRICS: Scope.METRICS,
     HEALTH: Open.OPEN,
     OPENAPI: Open.OPEN,

@@ -167,6 +167,37 @@ class OverviewPort(Protocol):
         """Release what was taken; called once, after the last request."""
 
 
+class PosturePort(Protocol):
+    """The posture of the run that is served. Connected to when it is first needed, as a BuildPort is."""
+
+    async def view(self) -> bytes:
+        """JSON of PostureView.
+
+        Raises:
+            ContractError: STORE_DOWN; OVERLOADED.
+        """
+        ...
+
+    async def hold(self, body: bytes, actor: str) -> bytes:
+        """JSON of the PostureView behind the PostureHold in `body`: no decision under the former mode is committed from now on.
+
+        Raises:
+            ContractError: MALFORMED_JSON; MISSING_FIELD; RAW_IDENTIFIER; INVALID_FIELD; FORBIDDEN; STORE_DOWN; OVERLOADED.
+        """
+        ...
+
+    async def release(self, body: bytes, actor: str) -> bytes:
+        """JSON of the PostureView behind the PostureRelease in `body`.
+
+        Raises:
+            ContractError: as `hold`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release what was taken; called once, after the last request."""
+
+
 class BuildPort(Protocol):
     """The run ledger behind the service, connected to when it is first needed: the online plane serves without it.
 

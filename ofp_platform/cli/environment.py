@@ -29,7 +29,8 @@ class Environment(BaseSettings):
 
     home: the folder of everything local (embedded PostgreSQL, objects, Dagster, logs). database_url: a PostgreSQL other
     than the embedded one. read_database_url: a replica of it that the service reads state from. audit_database_url: the same
-    with a role that may read the log, for what the console shows. role_per_job: whether processes
+    with a role that may read the log, for what the console shows. decider_database_url: the same with a role that may change
+    the posture. role_per_job: whether processes
     that are started together take the role of their job there (passwords: `passfile` in the DSN). profile: the name of a
     shipped profile or the path of a file, with `@` and a tier behind it (`infra/profile.yaml@production`). principals: the
     file of those who may ask the HTTP service; else it is in the home folder. The rest is wiring: where log and objects are.
@@ -44,6 +45,9 @@ class Environment(BaseSettings):
     read_database_url: str | None = Field(default=None, description="a replica of it, from which the service reads state")
     audit_database_url: str | None = Field(
         default=None, description="the same with a role that may read the log, for the console"
+    )
+    decider_database_url: str | None = Field(
+        default=None, description="the same with a role that may change the posture, for the kill switch over HTTP"
     )
     role_per_job: bool = Field(default=False, description="processes that are started together take the role of their job")
     profile: str | None = Field(default=None, description="a shipped profile or a file, with `@` and a tier behind it")
@@ -186,6 +190,16 @@ class Environment(BaseSettings):
         if self.audit_database_url is not None:
             return _checked(self.audit_database_url, "OFP_AUDIT_DATABASE_URL")
         return self.dsn_of_role(dsn, "auditor")
+
+    def decider_dsn(self, dsn: str) -> str:
+        """The DSN for the kill switch over HTTP: that of a decider on the embedded server, or the one that is named, or `dsn`.
+
+        Raises:
+            CommandRefused: OFP_DECIDER_DATABASE_URL is not a DSN.
+        """
+        if self.decider_database_url is not None:
+            return _checked(self.decider_database_url, "OFP_DECIDER_DATABASE_URL")
+        return self.dsn_of_role(dsn, "decider")
 
     def open_plane(self, role: ConnectsAs, *, create_stream: bool = False) -> Plane:
         """The plane of the profile on the database. The caller closes it. Only who appends or projects creates the stream.

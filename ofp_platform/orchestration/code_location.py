@@ -20,6 +20,7 @@ from ofp_platform.orchestration.log.ingress_assets import (
     verify_world_job,
     world_pack,
 )
+from ofp_platform.orchestration.log.posture_jobs import hold_posture_job, posture_is_normal, release_posture_job
 from ofp_platform.orchestration.offline.archive_assets import archive_job, archive_segment_asset, verify_archive_job
 from ofp_platform.orchestration.offline.archive_schedules import archive_closed_hourly, verify_archive_nightly
 from ofp_platform.orchestration.offline.build_assets import build_dataset_job, build_stages
@@ -90,12 +91,14 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             trained_model,
             control_bundles,
         ],
-        asset_checks=[posture_is_not_red],
+        asset_checks=[posture_is_not_red, posture_is_normal],
         jobs=[
             verify_world_job,
             request_run_job,
             reconcile_ingress_job,
             quarantine_job,
+            hold_posture_job,
+            release_posture_job,
             observe_log_job,
             catch_up_job,
             replay_ranges_job,

@@ -94,6 +94,18 @@ class PlaneResource(_Settings):
             yield plane
 
     @contextmanager
+    def open_without_log(self, role: ConnectsAs) -> Iterator[Plane]:
+        """As `open`, for what the database alone answers: whether or not there is a stream, or it answers.
+
+        Raises:
+            EmbeddedPostgresError | DatabaseUnavailable: it does not answer.
+        """
+        environment = self._environment()
+        profile, dsn = environment.load_profile(), _prepared(environment, role)
+        with Plane.open_without_log(profile, dsn, max_connections=CONNECTIONS) as plane:
+            yield plane
+
+    @contextmanager
     def open_pool(self) -> Iterator[Pool]:
         """The database alone, for what has to be written whether or not the log answers.
 

@@ -18,12 +18,9 @@ from ofp_platform.storage.governance_facts import append_facts_with
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.posture_changes import append_posture_change, last_posture_change, lock_posture, tell_of_posture
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.loop.posture import POSTURE_CHANGED, Mode, PostureChange, PostureMessage, PosturePolicy
+from ofp_platform.vocabulary.loop.posture import MOST_REASON, POSTURE_CHANGED, Mode, PostureChange, PostureMessage, PosturePolicy
 from ofp_platform.vocabulary.offline.governance_fact import PostureChanged
 from ofp_platform.vocabulary.times import format_time, parse_time
-
-MOST_REASON = 400
-"""Characters of an operator's reason."""
 
 
 class PostureRefused(Exception):

@@ -75,6 +75,7 @@ class ServedConsole:
             "datasets": "/datasets",
             "dataset": f"/dataset/fraud_by_payment/{self.kept.dataset.dataset_identity}",
             "operations": "/operations",
+            "posture": "/posture",
             "failures": "/failures",
             "key": "/key",
         }

@@ -19,6 +19,8 @@ from ofp_platform.api.app import Application, HttpPolicy
 from ofp_platform.api.authentication import Authentication
 from ofp_platform.api.build_examples import rebuilt_example, run_example
 from ofp_platform.api.connection_places import ConnectionLimits, TooFewFiles
+from ofp_platform.api.posture_examples import posture_view_example
+from ofp_platform.api.record_requests import read_model
 from ofp_platform.api.server import serve
 from ofp_platform.api.service import MayRead
 from ofp_platform.api.tls import Tls
@@ -32,6 +34,7 @@ from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
 from ofp_platform.vocabulary.loop.case_requests import CaseEntryAsk, CaseTriggerAsk
 from ofp_platform.vocabulary.loop.case_standing import CaseState
 from ofp_platform.vocabulary.loop.decision_record import DecisionReceipt, DecisionRecord
+from ofp_platform.vocabulary.loop.posture import PostureHold, PostureRelease
 from ofp_platform.vocabulary.offline.build_intent import INTENT, intent_wire, request_id
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertions, LabelReceipt
@@ -110,6 +113,35 @@ class FakePort:
 
     def metrics(self) -> bytes:
         return b"# TYPE ofp_events_applied_total counter\nofp_events_applied_total 200360.0\n"
+
+
+@dataclass
+class FakePosture:
+    """A PosturePort that shows the example. `script`: what the next answers raise instead; `asked`: each step, and by whom."""
+
+    script: list[Exception] = field(default_factory=list)
+    asked: list[tuple[str, ...]] = field(default_factory=list)
+    closed: bool = False
+
+    async def view(self) -> bytes:
+        return self._answer("view")
+
+    async def hold(self, body: bytes, actor: str) -> bytes:
+        read_model(PostureHold, body)
+        return self._answer("hold", actor)
+
+    async def release(self, body: bytes, actor: str) -> bytes:
+        read_model(PostureRelease, body)
+        return self._answer("release", actor)
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def _answer(self, *asked: str) -> bytes:
+        self.asked.append(asked)
+        if self.script:
+            raise self.script.pop(0)
+        return canonical_bytes(posture_view_example())
 
 
 @dataclass
@@ -326,6 +358,7 @@ def application() -> Application:
         FakeOperators(),
         FakeRecords(),
         FakeOverviews(),
+        posture=FakePosture(),
         authentication=authentication,
         policy=policy,
     )

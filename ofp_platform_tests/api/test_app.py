@@ -37,6 +37,7 @@ from ofp_platform_tests.api.fake_port import (
     FakeOperators,
     FakeOverviews,
     FakePort,
+    FakePosture,
     FakeRecords,
     FixedAnswer,
 )
@@ -63,6 +64,9 @@ _NAMES = (
     "ofp_health_history",
     "bundle_history",
     "bundles_in_force",
+    "posture_view",
+    "posture_hold",
+    "posture_release",
 )
 _OF_CASES = ("case", "case_list", "case_receipt", "case_trigger_ask", "case_entry_ask")
 _RECORDED = ("df_decision_record", "df_decision_receipt", "df_decision_list", "label_assertions", "label_receipt")
@@ -74,8 +78,15 @@ REQUEST = json.dumps(examples.request_example()).encode()
 def client_of(port: FakePort, builds: FakeBuilds | None = None, **settings: Any) -> httpx.AsyncClient:
     settings.setdefault("authentication", authentication())
     settings.setdefault("cases", FakeCases())
+    settings.setdefault("posture", FakePosture())
     application = Application(
-        port, builds or FakeBuilds(), FakeOperators(), FakeRecords(), FakeOverviews(), new_request_id=lambda: "id-1", **settings
+        port,
+        builds or FakeBuilds(),
+        FakeOperators(),
+        FakeRecords(),
+        FakeOverviews(),
+        new_request_id=lambda: "id-1",
+        **settings,
     )
     headers = BEARER | {"content-type": "application/json"}
     # an exception that leaves the application fails the test
@@ -400,9 +411,9 @@ async def test_lifespan(port: FakePort) -> None:
             sent.append(message)
 
         builds = FakeBuilds()
-        await Application(port, builds, FakeOperators(), FakeRecords(), FakeOverviews(), authentication=authentication())(
-            {"type": "lifespan"}, receive, send
-        )
+        await Application(
+            port, builds, FakeOperators(), FakeRecords(), FakeOverviews(), posture=FakePosture(), authentication=authentication()
+        )({"type": "lifespan"}, receive, send)
         if broken:
             assert sent == [
                 {"type": "lifespan.startup.failed", "message": "the service cannot start: no store"},
@@ -420,7 +431,7 @@ async def test_a_background_task_that_ends_is_told_to_health(tmp_path: Path) -> 
     ended = EndedTasks()
     access = BrokenLog(tmp_path, lambda: 0.0)
     ports = FakePort(), FakeBuilds(), FakeOperators(), FakeRecords(), FakeOverviews()
-    application = Application(*ports, authentication=authentication(), access=access, ended=ended)
+    application = Application(*ports, posture=FakePosture(), authentication=authentication(), access=access, ended=ended)
     stop = asyncio.Event()
     began = False
 

@@ -24,7 +24,7 @@ from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.offline.build_refusal import Refusal
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
-from ofp_platform_tests.api.fake_port import FakeBuilds, FakeOperators, FakeOverviews, FakePort, FakeRecords
+from ofp_platform_tests.api.fake_port import FakeBuilds, FakeOperators, FakeOverviews, FakePort, FakePosture, FakeRecords
 from ofp_platform_tests.api.keys import BEARER, authentication
 
 INTENT = json.dumps(intent_example()).encode()
@@ -40,7 +40,14 @@ def builds() -> FakeBuilds:
 def client_of(builds: FakeBuilds, **settings: Any) -> httpx.AsyncClient:
     settings.setdefault("authentication", authentication())
     application = Application(
-        FakePort(), builds, FakeOperators(), FakeRecords(), FakeOverviews(), new_request_id=lambda: "id-1", **settings
+        FakePort(),
+        builds,
+        FakeOperators(),
+        FakeRecords(),
+        FakeOverviews(),
+        posture=FakePosture(),
+        new_request_id=lambda: "id-1",
+        **settings,
     )
     headers = BEARER | {"content-type": "application/json"}
     return httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://localhost", headers=headers)

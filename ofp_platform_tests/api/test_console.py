@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ofp_platform.api.posture_examples import posture_view_example
 from ofp_platform_tests.api.console_server import (
     NARROW,
     WIDE,
@@ -226,6 +227,37 @@ def test_a_list_of_nothing_is_never_green(watched: Watched, served: ServedConsol
         show(page, target)
         assert words in page.locator("main").inner_text()
         assert page.locator("main .good").count() == 0
+
+
+def test_the_kill_switch_by_keyboard(watched: Watched, served: ServedConsole) -> None:
+    page = watched.page
+    enter(page, served)
+    show(page, "/posture")
+    assert page.locator("main .badge.good").count() == 0
+    assert "nobody ever said anything else" in page.locator("main").inner_text()
+    page.get_by_label("Why it is held").fill("stop")
+    page.keyboard.press("Enter")
+    page.get_by_text("names no control_stream").wait_for()  # the run of the demo has none: refused in words
+    asked: list[Any] = []
+
+    def answer(route: Any) -> None:
+        asked.append((route.request.url.rpartition("/v0/")[2], route.request.post_data_json))
+        route.fulfill(json=posture_view_example())
+
+    page.route("**/v0/posture/**", answer)
+    page.get_by_label("Mode", exact=True).focus()
+    page.keyboard.press("End")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_text("FAIL_CLOSED is held").wait_for()
+    assert "yes, by operator: no signal changes it" in page.locator("main").inner_text()
+    page.get_by_label("Why it is released").fill("over")
+    page.keyboard.press("Enter")
+    page.get_by_text("It is released").wait_for()
+    assert asked == [
+        ("posture/hold", {"mode": "FAIL_CLOSED", "reason": "stop"}),
+        ("posture/release", {"reason": "over"}),
+    ]
 
 
 def test_the_next_page_of_a_list_is_asked_for_by_its_cursor(watched: Watched, served: ServedConsole) -> None:

@@ -15,7 +15,16 @@ from ofp_platform.api import examples
 from ofp_platform.api.app import Application
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.serving import FeatureGroups
-from ofp_platform_tests.api.fake_port import HASH, FakeBuilds, FakeOperators, FakeOverviews, FakePort, FakeRecords, FixedAnswer
+from ofp_platform_tests.api.fake_port import (
+    HASH,
+    FakeBuilds,
+    FakeOperators,
+    FakeOverviews,
+    FakePort,
+    FakePosture,
+    FakeRecords,
+    FixedAnswer,
+)
 from ofp_platform_tests.api.keys import BEARER, authentication
 
 RECORDED = json.loads(Path(__file__).with_name("feast_answers.json").read_text(encoding="utf-8"))["exchanges"]
@@ -69,6 +78,7 @@ def client_of(port: FakePort) -> httpx.AsyncClient:
         FakeOperators(),
         FakeRecords(),
         FakeOverviews(),
+        posture=FakePosture(),
         authentication=authentication(),
         arrival=lambda: ARRIVED,
     )

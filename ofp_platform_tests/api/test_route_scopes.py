@@ -10,7 +10,7 @@ from ofp_platform.api.app import Application
 from ofp_platform.api.openapi import openapi
 from ofp_platform.api.principals import Scope
 from ofp_platform.api.route_scopes import GET_FEATURES, SCOPES, Open, scope_of
-from ofp_platform_tests.api.fake_port import HASH, FakeBuilds, FakeOperators, FakeOverviews, FakePort, FakeRecords
+from ofp_platform_tests.api.fake_port import HASH, FakeBuilds, FakeOperators, FakeOverviews, FakePort, FakePosture, FakeRecords
 from ofp_platform_tests.api.keys import authentication, principal
 from ofp_platform_tests.api.test_app import REQUEST
 
@@ -18,7 +18,13 @@ from ofp_platform_tests.api.test_app import REQUEST
 def routes() -> set[tuple[str, str]]:
     """Path and method, as the application has them."""
     application = Application(
-        FakePort(), FakeBuilds(), FakeOperators(), FakeRecords(), FakeOverviews(), authentication=authentication()
+        FakePort(),
+        FakeBuilds(),
+        FakeOperators(),
+        FakeRecords(),
+        FakeOverviews(),
+        posture=FakePosture(),
+        authentication=authentication(),
     )
     rest = {(route.path, sorted(route.methods or ())[0]) for route in application._rest.routes if isinstance(route, Route)}
     return {(GET_FEATURES, "POST"), *rest}
@@ -44,7 +50,13 @@ async def test_a_route_is_open_to_its_scope_alone(path: str, method: str) -> Non
     only_key, only = principal("only", [] if isinstance(demanded_scope, Open) else [demanded_scope])
     port, builds = FakePort(), FakeBuilds()
     application = Application(
-        port, builds, FakeOperators(), FakeRecords(), FakeOverviews(), authentication=authentication(without, only)
+        port,
+        builds,
+        FakeOperators(),
+        FakeRecords(),
+        FakeOverviews(),
+        posture=FakePosture(),
+        authentication=authentication(without, only),
     )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://localhost") as http:
 

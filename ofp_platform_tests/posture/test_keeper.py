@@ -6,18 +6,21 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+import orjson
 import psycopg
 import pytest
 
 from ofp_platform.ingress.own_streams import MessageRefused
 from ofp_platform.log.port import LogUnavailable
 from ofp_platform.posture import keeper as keeper_module
-from ofp_platform.posture.keeper import MOST_REASON, KeeperOutcome, PostureRefused
+from ofp_platform.posture.keeper import KeeperOutcome, PostureRefused
 from ofp_platform.storage.governance_facts import read_facts
 from ofp_platform.storage.posture_changes import posture_history, posture_in_force
 from ofp_platform.vocabulary.envelope import Envelope
-from ofp_platform.vocabulary.loop.posture import NOTHING_SAID, POSTURE_CHANGED, Mode, PostureChange
+from ofp_platform.vocabulary.identity import pins_digest
+from ofp_platform.vocabulary.loop.posture import MOST_REASON, NOTHING_SAID, POSTURE_CHANGED, Mode, PostureChange
 from ofp_platform.vocabulary.offline.governance_fact import PostureChanged, gist, subject
+from ofp_platform_tests.api.test_stored_objects import schema
 from ofp_platform_tests.posture.conftest import Run
 from ofp_platform_tests.posture.test_evaluator import BAD, GOOD, POLICY, WORSE
 
@@ -35,6 +38,23 @@ def facts_of(run: Run) -> list[PostureChanged]:
 def messages_of(run: Run) -> list[Envelope]:
     batch = run.plane.control_log(create=True).read("0000", None, 1_000)
     return [batch.envelope(index) for index in range(len(batch))]
+
+
+def test_what_is_stored_and_said_is_of_the_contracts(run: Run) -> None:
+    run.keeper().hold(Mode.HOLD, "stop")
+    run.keeper().release("over")
+    assert look(run, WORSE) is not None
+    with run.plane.pool.connection() as connection:
+        rows = connection.execute(
+            "SELECT content FROM ofp.posture_change WHERE pins_digest = %s", (pins_digest(run.pins),)
+        ).fetchall()
+    assert len(rows) == 3
+    for (content,) in rows:
+        schema("posture_change").validate(orjson.loads(content))
+    for envelope in messages_of(run):
+        schema("posture_message").validate(dict(envelope.payload))
+    for fact in facts_of(run):
+        schema("governance_fact").validate(fact.wire())
 
 
 def look(run: Run, signals: Mapping[str, int]) -> KeeperOutcome | None:

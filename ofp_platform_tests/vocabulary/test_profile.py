@@ -115,10 +115,21 @@ def test_a_file_that_is_not_text_is_told_in_words(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "changed",
-    [{"clock_skew": "6m"}, {"limits": {"max_keys": 1}}, {"thresholds": {"archive_lag_red": 0.8}}, {"partitions": 3}],
+    [
+        {"clock_skew": "6m"},
+        {"posture": {}},
+        {"limits": {"max_keys": 1}},
+        {"thresholds": {"archive_lag_red": 0.8}},
+        {"partitions": 3},
+    ],
 )
 def test_whatever_rules_is_in_policy_rev(changed: dict[str, Any]) -> None:
     assert Profile(**{**LEAST, **changed}).policy_rev != Profile(**LEAST).policy_rev
+
+
+def test_a_profile_without_a_posture_has_the_revision_that_it_had() -> None:
+    assert "posture" not in Profile(**LEAST).policy
+    assert Profile(**LEAST, posture={"fail_closed": "decline"}).policy["posture"]["fail_closed"] == "decline"
 
 
 @pytest.mark.parametrize(

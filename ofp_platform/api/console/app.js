@@ -17,6 +17,7 @@ import { comparisonPage, parityPage } from "/console/page_parity.js";
 import { buildPage, buildsPage } from "/console/page_builds.js";
 import { datasetPage, datasetsPage } from "/console/page_datasets.js";
 import { operationsPage } from "/console/page_operations.js";
+import { posturePage } from "/console/page_posture.js";
 import { failuresPage } from "/console/page_failures.js";
 import { keyPage } from "/console/page_key.js";
 
@@ -40,6 +41,7 @@ const PAGES = {
   datasets: ["Datasets", datasetsPage, "Datasets"],
   dataset: ["Dataset", datasetPage, null],
   operations: ["Pack operations", operationsPage, "Packs"],
+  posture: ["Posture of deciding", posturePage, "Posture"],
   failures: ["Apply failures", failuresPage, "Failures"],
   key: ["Key", keyPage, null],
 };

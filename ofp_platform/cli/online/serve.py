@@ -33,11 +33,13 @@ def build_application(
     health: Path,
     hosts: Sequence[str] = (),
     audit_dsn: str | None = None,
+    decider_dsn: str | None = None,
 ) -> Application:
     """The application of one worker process. `reports`: the folder in which all workers tell what ended in them; `health`:
     that in which they keep health over time.
 
-    `audit_dsn`: of a role that may read all that operators look at; None: as `dsn`.
+    `audit_dsn`: of a role that may read all that operators look at; `decider_dsn`: of one that may change the posture; None: as
+    `dsn`.
     """
     from ofp_platform.api.access_log import AccessLog
     from ofp_platform.api.app import Application, HttpPolicy
@@ -49,6 +51,7 @@ def build_application(
     from ofp_platform.api.overviews import Overviews
     from ofp_platform.api.record_requests import RecordRequests
     from ofp_platform.api.request_head import OwnHosts
+    from ofp_platform.cli.online.posture_requests import PostureRequests
     from ofp_platform.offline.requests.policies import policies_of
     from ofp_platform.online.service.online_service import OnlineService
     from ofp_platform.vocabulary.background_tasks import EndedTasks
@@ -70,6 +73,7 @@ def build_application(
         OperatorViews(profile, audit_dsn or dsn),
         RecordRequests(dsn, profile.context_pins, service.snapshot, service.pack),
         Overviews(profile, audit_dsn or dsn),
+        posture=PostureRequests(profile, decider_dsn or dsn, lambda: time.time_ns() // 1_000),
         authentication=authentication,
         cases=CaseRequests(dsn, profile.context_pins, service.pack),
         hosts=OwnHosts(hosts),
@@ -172,5 +176,6 @@ def serve(
             health=environment.folder / health_ring.FOLDER,
             hosts=(host, *(allow_host or ())),
             audit_dsn=environment.audit_dsn(dsn),
+            decider_dsn=environment.decider_dsn(dsn),
         )
         server.serve(application, host, port, workers, limits=limits, tls=tls, ended=EndedTasks(Path(reports)))

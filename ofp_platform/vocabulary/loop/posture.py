@@ -15,18 +15,24 @@ from ofp_platform.vocabulary.serving import Count, Version
 
 __all__ = [
     "MASKS",
+    "MOST_REASON",
     "NOTHING_SAID",
     "POSTURE_CHANGED",
     "Mask",
     "Mode",
     "PostureChange",
+    "PostureHold",
     "PostureInForce",
     "PostureMessage",
     "PosturePolicy",
+    "PostureRelease",
+    "PostureView",
     "Threshold",
 ]
 POSTURE_CHANGED = "posture_changed"
 """The event type on control."""
+MOST_REASON = 400
+"""Characters of an operator's reason."""
 
 
 class PostureChange(Model):
@@ -83,6 +89,38 @@ class PostureInForce(Model):
         if (self.position is None) != (self.sequence is None) or (self.position is None and self.mode is not Mode.FAIL_CLOSED):
             raise ValueError("a mode but FAIL_CLOSED is in force only where control says so")
         return self
+
+
+class PostureHold(Model):
+    """A mode that somebody wants to be in force now, whatever signals say, and why."""
+
+    kind: Literal["posture_hold"] = "posture_hold"
+    contract_version: Version = "v0"
+    mode: Annotated[Mode, Field(strict=False)]
+    reason: str = Field(min_length=1, max_length=MOST_REASON)
+
+
+class PostureRelease(Model):
+    """The mode that is held is to be changed by signals again, and why."""
+
+    kind: Literal["posture_release"] = "posture_release"
+    contract_version: Version = "v0"
+    reason: str = Field(min_length=1, max_length=MOST_REASON)
+
+
+class PostureView(Model):
+    """The mode in force of a run, and the newest changes, the newest first; none: nobody ever said anything."""
+
+    kind: Literal["posture_view"] = "posture_view"
+    contract_version: Version = "v0"
+    context_pins: ContextPins
+    in_force: PostureInForce
+    changes: tuple[PostureChange, ...] = Field(strict=False)
+
+    def wire(self) -> dict[str, Any]:
+        """As shown."""
+        changes = [change.wire() for change in self.changes]
+        return {**self.model_dump(mode="json"), "context_pins": self.context_pins.wire(), "changes": changes}
 
 
 NOTHING_SAID = PostureInForce(mode=Mode.FAIL_CLOSED, sequence=None, position=None)

@@ -26,6 +26,7 @@ PRINT_NO_FACTS = {
     "mcp serve": "runs until it is stopped",
     "pack from-feast": "prints a pack, YAML",
     "pack infer": "prints a pack, YAML",
+    "posture watch": "runs until it is stopped",
     "projector run": "runs until it is stopped",
     "serve": "runs until it is stopped",
     "services down": "stops what runs",

@@ -49,8 +49,9 @@ _SLIPPED = """
 
 @dataclass
 class Findings:
-    """Of some drills. Seconds: `committed`, from a kill to its commit; `answered`, from the kill, or the end of the fault if that
-    is later, to the first answer under the new mode. `slipped`: rows under a former mode behind the commit of a change, of `rows`.
+    """Of some drills. Seconds: `committed`, from a kill to its commit; `answered`, from the kill, or the end of the fault if
+    that is later, to the first answer under the new mode. `slipped`: rows under a former mode behind the commit of a change, of
+    `rows`.
     """
 
     drills: Counter[str] = field(default_factory=Counter)
