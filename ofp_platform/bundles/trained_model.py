@@ -65,7 +65,7 @@ def load_trained_model(objects: ObjectStore, model_path: str, report_path: str) 
         )
     if not report.has_passed:
         failed_gates = [gate for gate in report.gates if not gate.passed]
-        words = ", ".join(f"{gate.metric} {gate.seen}, asked for {gate.at_least}" for gate in failed_gates)
+        words = ", ".join(f"{gate.metric} {gate.seen_value}, asked for {gate.at_least}" for gate in failed_gates)
         raise ModelRefused(f"{report_path}: gates: did not pass: {words}")
     return TrainedModel(model_path, model, report)
 

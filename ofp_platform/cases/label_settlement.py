@@ -19,8 +19,8 @@ _FIRST_SECONDS, _LONGEST_SECONDS = 1, 30
 class SettlementReport:
     """Counts of labels. `problem`: why some are pending still; empty where none is."""
 
-    accepted: int
-    rejected: int
+    accepted_count: int
+    rejected_count: int
     pending: int
     problem: str = ""
 
@@ -42,12 +42,12 @@ def settle_labels(desk: CaseDesk, attempts: int, pause: Callable[[float], None])
         reraise=True,
     )
     waiting = desk.pending(MOST_LABELS)
-    accepted = rejected = 0
+    accepted_count = rejected_count = 0
     for label in waiting:
         try:
             is_accepted = retrying(desk.settle, label)
         except BuildRefused as error:
-            return SettlementReport(accepted, rejected, len(waiting) - accepted - rejected, error.message)
-        accepted += is_accepted
-        rejected += not is_accepted
-    return SettlementReport(accepted, rejected, 0)
+            return SettlementReport(accepted_count, rejected_count, len(waiting) - accepted_count - rejected_count, error.message)
+        accepted_count += is_accepted
+        rejected_count += not is_accepted
+    return SettlementReport(accepted_count, rejected_count, 0)

@@ -21,7 +21,7 @@ from ofp_platform.vocabulary.serving import FeatureGroupRef
 class PastDecision:
     """A decision as it is stored, its event, and the values of its vector as they were hashed; None: it has none, or lost it."""
 
-    stored: str
+    stored_text: str
     content: dict[str, Any]
     event: ReadEvent
     by_key: list[dict[str, Any]] | None
@@ -43,12 +43,12 @@ class PastDecision:
 
     def features(self, groups: Sequence[FeatureGroupRef]) -> dict[tuple[str, str, str], Any]:
         """The values of its vector in these groups."""
-        asked = {(group.group_name, group.group_version) for group in groups}
+        asked_groups = {(group.group_name, group.group_version) for group in groups}
         return {
             (group["group_name"], group["group_version"], name): value
             for key in self.by_key or ()
             for group in key["by_group"]
-            if (group["group_name"], group["group_version"]) in asked
+            if (group["group_name"], group["group_version"]) in asked_groups
             for name, value in group["features"].items()
         }
 
@@ -85,12 +85,12 @@ class DecidedSpan:
                 rows = loop_decisions_on(
                     connection, pins, self.reader.event_type, (self.reader.log.stream_name, partition_id), (first, last)
                 )
-            contents = [(stored, orjson.loads(stored)) for stored in rows]
+            contents = [(stored_text, orjson.loads(stored_text)) for stored_text in rows]
             hashes = [content["feature_snapshot_hash"] for _, content in contents if "feature_snapshot_hash" in content]
             snapshots = read_records(self.pool, self.objects, hashes, pins) if hashes else {}
             events = {order(event.position.offset): event for event in page.events}
             decisions = []
-            for stored, content in contents:
+            for stored_text, content in contents:
                 event = events.get(order(content["event_position"]["offset"]))
                 if event is None:
                     where = f"{partition_id}:{content['event_position']['offset']}"
@@ -98,6 +98,8 @@ class DecidedSpan:
                         f"decision {content['decision_id']} is on a record at {where}, which is no {self.reader.event_type} of"
                         " the run in the log"
                     )
-                hashed = snapshots.get(content.get("feature_snapshot_hash", ""))
-                decisions.append(PastDecision(stored, content, event, None if hashed is None else hashed["values"]))
+                hashed_part = snapshots.get(content.get("feature_snapshot_hash", ""))
+                decisions.append(
+                    PastDecision(stored_text, content, event, None if hashed_part is None else hashed_part["values"])
+                )
             yield decisions

@@ -52,7 +52,7 @@ class PostureUnsteady(Exception):
 
 
 class _ChangedMeanwhile(Exception):
-    """What is in force is not what a step was decided under: its transaction ends without a trace."""
+    """Something else is in force than a step was decided under: its transaction ends without a trace."""
 
 
 @dataclass
@@ -60,17 +60,17 @@ class DeciderTally:
     """Outcome of steps: decisions by outcome (of the ACTIVE slot), `shadow` ones beside, `known`: events decided on before, or
     delivered again; `lowered`: by reason."""
 
-    decided: Counter[Outcome] = field(default_factory=Counter)
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
     shadow: int = 0
-    known: int = 0
-    lowered: Counter[str] = field(default_factory=Counter)
+    known_events: int = 0
+    lowering: Counter[str] = field(default_factory=Counter)
 
     def add(self, other: DeciderTally) -> None:
         """Count another one in."""
-        self.decided += other.decided
+        self.outcomes += other.outcomes
         self.shadow += other.shadow
-        self.known += other.known
-        self.lowered += other.lowered
+        self.known_events += other.known_events
+        self.lowering += other.lowering
 
 
 @dataclass(frozen=True)
@@ -131,30 +131,30 @@ class Decider:
 
     async def _step(self, page: ReadPage, before: PartitionBasis | None) -> DeciderTally:
         """Decide on one page of a partition, and record all of it."""
-        events, known = await asyncio.to_thread(self._undecided, page.events)
+        events, known_events = await asyncio.to_thread(self._undecided_events, page.events)
         sources = {event.event_id: VectorSource(self.ask, self.pins, self.policy.deadline_seconds) for event in events}
         in_force = await asyncio.to_thread(self._read_in_force)
         for _ in range(_MOST_CHANGES):
             records = await self._records(events, in_force, sources)
-            changed = await asyncio.to_thread(self._commit, page, before, in_force, records)
-            if changed is None:
-                return _tally(records, known)
-            in_force = changed
+            other_in_force = await asyncio.to_thread(self._commit, page, before, in_force, records)
+            if other_in_force is None:
+                return _tally(records, known_events)
+            in_force = other_in_force
         raise PostureUnsteady(f"posture or bundles changed {_MOST_CHANGES} times while {len(events)} events were decided on")
 
     def _read_in_force(self) -> InForce:
         with self.pool.connection() as connection:
             return self.in_force.read(connection)
 
-    def _undecided(self, events: Sequence[ReadEvent]) -> tuple[list[ReadEvent], int]:
+    def _undecided_events(self, events: Sequence[ReadEvent]) -> tuple[list[ReadEvent], int]:
         """The events that nobody decided on, each once, and how many are left out."""
         by_id: dict[str, ReadEvent] = {}
         for event in events:
             by_id.setdefault(event.event_id, event)
         with self.pool.connection() as connection:
             decided_ids = events_decided(connection, self.pins, self.reader.event_type, list(by_id))
-        undecided = [event for name, event in by_id.items() if name not in decided_ids]
-        return undecided, len(events) - len(undecided)
+        undecided_events = [event for name, event in by_id.items() if name not in decided_ids]
+        return undecided_events, len(events) - len(undecided_events)
 
     async def _records(
         self, events: Sequence[ReadEvent], in_force: InForce, sources: dict[str, VectorSource]
@@ -164,10 +164,10 @@ class Decider:
         async def decide(slot: Slot, bundle: BundleInForce | None, event: ReadEvent) -> DecisionRecord:
             async with turns:
                 ready = None if bundle is None else await asyncio.to_thread(self.bundle_of, bundle.bundle)
-                decided = await decide_lowering(
+                outcomes = await decide_lowering(
                     ready, in_force.posture.mode, event, sources[event.event_id], self.policy.fail_closed
                 )
-            return self._record(slot, bundle, in_force.posture, event, decided)
+            return self._record(slot, bundle, in_force.posture, event, outcomes)
 
         active, shadow = in_force.bundle(Slot.ACTIVE), in_force.bundle(Slot.SHADOW)
         slots: list[tuple[Slot, BundleInForce | None]] = [(Slot.ACTIVE, active)]
@@ -178,13 +178,13 @@ class Decider:
         return [task.result() for task in tasks]
 
     def _record(
-        self, slot: Slot, bundle: BundleInForce | None, posture: PostureInForce, event: ReadEvent, decided: Decided
+        self, slot: Slot, bundle: BundleInForce | None, posture: PostureInForce, event: ReadEvent, outcomes: Decided
     ) -> DecisionRecord:
         circumstances = Circumstances(self.pins, self.reader.event_type, self.policy.policy_rev, slot, bundle)
         under = DecidedUnder(
-            in_force=posture, applied=decided.mode, lowered=decided.lowered, fail_closed=Outcome(self.policy.fail_closed)
+            in_force=posture, applied_mode=outcomes.mode, lowering=outcomes.lowering, fail_closed=Outcome(self.policy.fail_closed)
         )
-        return loop_record(event, circumstances, under, decided.answer, decided.verdict, self.clock())
+        return loop_record(event, circumstances, under, outcomes.answer, outcomes.verdict, self.clock())
 
     def _commit(
         self, page: ReadPage, before: PartitionBasis | None, in_force: InForce, records: Sequence[DecisionRecord]
@@ -199,23 +199,25 @@ class Decider:
                     append_decisions(connection, records)
                     self.record_more(connection, records)
                     # last, for it is held to the commit, and nothing but the commit is left to wait for
-                    held = self.in_force.hold(connection)
-                    if held != in_force:
+                    held_in_force = self.in_force.hold(connection)
+                    if held_in_force != in_force:
                         raise _ChangedMeanwhile
             except _ChangedMeanwhile:
-                return held
+                return held_in_force
             if messages:
                 self.decisions_log.tell(connection)
         return None
 
 
-def _tally(records: Sequence[DecisionRecord], known: int) -> DeciderTally:
+def _tally(records: Sequence[DecisionRecord], known_events: int) -> DeciderTally:
     active = [record for record in records if record.slot is Slot.ACTIVE]
     return DeciderTally(
-        decided=Counter(record.outcome for record in active),
+        outcomes=Counter(record.outcome for record in active),
         shadow=len(records) - len(active),
-        known=known,
-        lowered=Counter(
-            record.posture.lowered.value for record in active if record.posture is not None and record.posture.lowered is not None
+        known_events=known_events,
+        lowering=Counter(
+            record.posture.lowering.value
+            for record in active
+            if record.posture is not None and record.posture.lowering is not None
         ),
     )

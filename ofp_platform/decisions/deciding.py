@@ -25,7 +25,7 @@ POSTURE_CODES = {Mode.HOLD: "POSTURE_HOLD", Mode.FAIL_CLOSED: "POSTURE_FAIL_CLOS
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was decided. `score`: as the model says it, a decimal; None where none scored. The weightiest reason first."""
+    """A decision, bare. `score`: as the model says it, a decimal; None where none scored. The weightiest reason first."""
 
     outcome: Outcome
     score: str | None
@@ -45,7 +45,7 @@ class ReadyBundle:
         return self.bundle.ref
 
     @cached_property
-    def compiled(self) -> CompiledModel | None:
+    def compiled_model(self) -> CompiledModel | None:
         """The model, ready to score."""
         return None if self.model is None else CompiledModel(self.model)
 
@@ -67,19 +67,19 @@ class ReadyBundle:
 
 def features_of(by_key: Iterable[KeyValues], groups: Iterable[FeatureGroupRef]) -> dict[FeatureName, Any]:
     """The values of a vector by group, version and name; of these groups alone."""
-    asked = {(group.group_name, group.group_version) for group in groups}
+    asked_input = {(group.group_name, group.group_version) for group in groups}
     return {
         (group.group_name, group.group_version, name): value
         for key in by_key
         for group in key.by_group
-        if (group.group_name, group.group_version) in asked
+        if (group.group_name, group.group_version) in asked_input
         for name, value in group.features.items()
     }
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of one event: the features of its vector, as far as the mode lets them decide, its payload, its time
+    """All that is known of one event: the features of its vector, as far as the mode lets them decide, its payload, its time
     (microseconds).
     """
 
@@ -111,24 +111,24 @@ def decide_many(
         outcome = Outcome.REVIEW if mask.outcomes == "review" else Outcome(fail_closed)
         return [Verdict(outcome, None, (POSTURE_CODES[mode],))] * len(events)
     assert ready is not None
-    compiled = ready.compiled if mask.model else None
+    compiled_model = ready.compiled_model if mask.model else None
     verdicts: list[Verdict | InputUnfit] = []
     readable: list[tuple[int, list[Guardrail]]] = []
     rows: list[tuple[list[int], list[bool]]] = []
     for place, evidence in enumerate(events):
         try:
             rules = fired(ready.bundle.guardrails, evidence.features, evidence.payload)
-            if compiled is not None:
-                rows.append(read_inputs(compiled.model.inputs, evidence.features, evidence.payload, evidence.ts))
+            if compiled_model is not None:
+                rows.append(read_inputs(compiled_model.model.inputs, evidence.features, evidence.payload, evidence.ts))
         except InputUnfit as unfit:
             verdicts.append(unfit)
             continue
         verdicts.append(_verdict(rules, None, None))
         readable.append((place, rules))
-    if compiled is not None and rows:
-        scored_rows = _score_rows(compiled, ready, rows)
-        for (place, rules), scored in zip(readable, scored_rows, strict=True):
-            verdicts[place] = _verdict(rules, scored, compiled)
+    if compiled_model is not None and rows:
+        scored_rows = _score_rows(compiled_model, ready, rows)
+        for (place, rules), scored_row in zip(readable, scored_rows, strict=True):
+            verdicts[place] = _verdict(rules, scored_row, compiled_model)
     return verdicts
 
 
@@ -141,31 +141,31 @@ class _Scored:
     shares: list[int]
 
 
-def _score_rows(compiled: CompiledModel, ready: ReadyBundle, rows: Sequence[tuple[list[int], list[bool]]]) -> list[_Scored]:
+def _score_rows(compiled_model: CompiledModel, ready: ReadyBundle, rows: Sequence[tuple[list[int], list[bool]]]) -> list[_Scored]:
     assert ready.bundle.model is not None
     thresholds = ready.bundle.model.thresholds
     values, present = as_rows(rows)
-    scores = compiled.scores(values, present)
-    alerted = scores >= thresholds.review_from
-    shares = iter(compiled.shares(values[alerted], present[alerted]).tolist())
+    scores = compiled_model.scores(values, present)
+    is_alerted = scores >= thresholds.review_from
+    shares = iter(compiled_model.shares(values[is_alerted], present[is_alerted]).tolist())
     scored_rows = []
-    for score, is_alerted in zip(scores.tolist(), alerted.tolist(), strict=True):
+    for score, has_shares in zip(scores.tolist(), is_alerted.tolist(), strict=True):
         outcome = Outcome.DECLINE if score >= thresholds.decline_from else Outcome.REVIEW
-        scored_rows.append(_Scored(score, outcome, next(shares)) if is_alerted else _Scored(score, None, []))
+        scored_rows.append(_Scored(score, outcome, next(shares)) if has_shares else _Scored(score, None, []))
     return scored_rows
 
 
-def _verdict(rules: Sequence[Guardrail], scored: _Scored | None, compiled: CompiledModel | None) -> Verdict:
+def _verdict(rules: Sequence[Guardrail], scored_row: _Scored | None, compiled_model: CompiledModel | None) -> Verdict:
     outcomes: list[Outcome] = [rule.outcome for rule in rules]
     codes = [rule.reason_code for rule in sorted(rules, key=lambda rule: -rule.outcome.severity)]
     score: str | None = None
-    if scored is not None and compiled is not None:
-        score = format_decimal(scored.score, compiled.model.score_scale)
-        if scored.outcome is not None:
-            outcomes.append(scored.outcome)
+    if scored_row is not None and compiled_model is not None:
+        score = format_decimal(scored_row.score, compiled_model.model.score_scale)
+        if scored_row.outcome is not None:
+            outcomes.append(scored_row.outcome)
         # the greatest share first; of equal ones, in the order of the inputs
-        ranked = sorted(range(len(scored.shares)), key=lambda place: (-scored.shares[place], place))
-        codes += [reason_code(compiled.model.inputs[place].name) for place in ranked if scored.shares[place] > 0]
+        ranked_places = sorted(range(len(scored_row.shares)), key=lambda place: (-scored_row.shares[place], place))
+        codes += [reason_code(compiled_model.model.inputs[place].name) for place in ranked_places if scored_row.shares[place] > 0]
     outcome = max(outcomes, key=lambda one: one.severity, default=Outcome.APPROVE)
     return Verdict(outcome, score, tuple(dict.fromkeys(codes))[:MOST_REASON_CODES])
 

@@ -49,7 +49,7 @@ class Follower:
                 self.on_trouble(str(error).partition("\n")[0])
                 stop.wait(_AFTER_TROUBLE_SECONDS)
                 continue
-            if total.decided or total.known:
+            if total.outcomes or total.known_events:
                 self.on_step(total)
                 continue
             place = self.decider.place()

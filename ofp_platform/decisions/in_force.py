@@ -1,4 +1,4 @@
-"""What is in force for a decider: the posture, and the bundles of its environment, as the database has them."""
+"""Whatever is in force for a decider: the posture, and the bundles of its environment, as the database has them."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Decided:
 
     verdict: Verdict
     mode: Mode
-    lowered: Lowering | None
+    lowering: Lowering | None
     answer: ReceivedFeatures | None
 
 
@@ -41,16 +41,16 @@ class VectorSource:
     ask: Callable[[GetFeaturesRequest], Awaitable[ReceivedFeatures]]
     pins: ContextPins
     deadline_seconds: float
-    _known: dict[tuple[str, Groups], ReceivedFeatures | Lowering] = field(default_factory=dict, init=False)
+    _outcomes: dict[tuple[str, Groups], ReceivedFeatures | Lowering] = field(default_factory=dict, init=False)
 
     async def vector(self, ready: ReadyBundle, groups: Groups, event: ReadEvent) -> ReceivedFeatures | Lowering:
         """The vector of these groups, or why there is none."""
         key = (ready.ref.digest, groups)
-        if key not in self._known:
-            self._known[key] = await self._asked(ready, groups, event)
-        return self._known[key]
+        if key not in self._outcomes:
+            self._outcomes[key] = await self._ask_once(ready, groups, event)
+        return self._outcomes[key]
 
-    async def _asked(self, ready: ReadyBundle, groups: Groups, event: ReadEvent) -> ReceivedFeatures | Lowering:
+    async def _ask_once(self, ready: ReadyBundle, groups: Groups, event: ReadEvent) -> ReceivedFeatures | Lowering:
         request = vector_request(ready.bundle, groups, event, self.pins)
         if request is None:
             return Lowering.INPUT_UNFIT
@@ -70,9 +70,9 @@ async def decide_lowering(
 ) -> Decided:
     """Decide in the mode in force or below it. `ready`: None where no bundle is in force: then the lowest mode decides."""
     mode = in_force
-    lowered: Lowering | None = None
+    lowering: Lowering | None = None
     if ready is None and mode is not Mode.FAIL_CLOSED:
-        mode, lowered = Mode.FAIL_CLOSED, Lowering.NO_BUNDLE
+        mode, lowering = Mode.FAIL_CLOSED, Lowering.NO_BUNDLE
     while True:  # each turn is one mode lower, and from HOLD on nothing is missing
         groups = () if ready is None else ready.groups_under(mode)
         answer: ReceivedFeatures | None = None
@@ -87,7 +87,7 @@ async def decide_lowering(
             features = {} if answer is None else features_of(answer.snapshot.by_key, groups)
             try:
                 verdict = decide(ready, mode, Evidence(features, event.payload, event.ts), fail_closed)
-                return Decided(verdict, mode, lowered, answer)
+                return Decided(verdict, mode, lowering, answer)
             except InputUnfit:
                 missing = Lowering.INPUT_UNFIT
-        mode, lowered = mode.below(), lowered or missing
+        mode, lowering = mode.below(), lowering or missing

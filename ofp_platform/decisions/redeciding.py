@@ -44,7 +44,7 @@ def redecide(decisions: Sequence[PastDecision], load: Callable[[BundleRef], Read
             continue
         posture, bundle = decision.content["posture"], decision.content.get("bundle")
         digest = "" if bundle is None else bundle["bundle"]["digest"]
-        by_circumstance[digest, posture["applied"], posture["fail_closed"]].append(decision)
+        by_circumstance[digest, posture["applied_mode"], posture["fail_closed"]].append(decision)
     for (_, mode, fail_closed), members in by_circumstance.items():
         try:
             ready = ready_of(members[0], load)
@@ -89,7 +89,7 @@ def _difference(decision: PastDecision, verdict: Verdict | InputUnfit) -> str | 
         "reason_codes": list(verdict.reason_codes),
         **({} if verdict.score is None else {"score": verdict.score}),
     }
-    if canonical_bytes(made_again) == decision.stored.encode():
+    if canonical_bytes(made_again) == decision.stored_text.encode():
         return None
     names = sorted({*made_again, *decision.content})
     differing = [name for name in names if made_again.get(name) != decision.content.get(name)]

@@ -18,7 +18,7 @@ def wanted_actions(records: Sequence[DecisionRecord], actions: Sequence[DecidedA
     """The intents of some decisions. A shadow wants nothing, nor does a mode that decides without looking (HOLD, FAIL_CLOSED)."""
     intents = []
     for record in records:
-        if record.slot is not Slot.ACTIVE or record.posture is None or MASKS[record.posture.applied].outcomes != "decided":
+        if record.slot is not Slot.ACTIVE or record.posture is None or MASKS[record.posture.applied_mode].outcomes != "decided":
             continue
         for action in actions:
             if action.outcome != record.outcome.value:

@@ -1,4 +1,4 @@
-"""What another bundle, or another mode, would have decided on past events; which decisions flip, and which part of it flips each.
+"""Decisions of another bundle, or in another mode, on past events: which flip, and which part of it flips each.
 
 Nothing is written or done. The vectors are those that were served: only what decides is another one.
 """
@@ -31,7 +31,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class Alternative:
-    """What decides instead; None: what decided."""
+    """The bundle or mode that decides instead; None: the one that decided."""
 
     bundle: ReadyBundle | None = None
     mode: Mode | None = None
@@ -71,13 +71,13 @@ class WhatIfTally:
 
 
 class _Parts(NamedTuple):
-    """What decides: rules and model of a bundle each, and the mode."""
+    """The parts that decide: rules and model of a bundle each, and the mode."""
 
     rules: ReadyBundle
     model: ReadyBundle
     mode: Mode
 
-    def joined(self) -> ReadyBundle:
+    def join(self) -> ReadyBundle:
         """A bundle of these rules and this model, with the groups of both."""
         groups = tuple(dict.fromkeys((*self.rules.bundle.groups, *self.model.bundle.groups)))
         changes = {
@@ -100,7 +100,7 @@ class WhatIf:
     alternative: Alternative
     load: Callable[[BundleRef], ReadyBundle]
     tally: WhatIfTally = field(default_factory=WhatIfTally)
-    _joined: dict[tuple[str, str], ReadyBundle] = field(default_factory=dict, init=False, repr=False)
+    _joined_bundles: dict[tuple[str, str], ReadyBundle] = field(default_factory=dict, init=False, repr=False)
 
     def look_at(self, decisions: Sequence[PastDecision]) -> None:
         """Try it on each."""
@@ -117,15 +117,15 @@ class WhatIf:
 
     def _compare(self, decision: PastDecision, before: ReadyBundle | None) -> None:
         posture = decision.content["posture"]
-        applied = Mode(posture["applied"])
+        applied_mode = Mode(posture["applied_mode"])
         old = before or self.alternative.bundle
         new = self.alternative.bundle or before
         if old is None or new is None:
             self.tally.untold["NO_BUNDLE"] += 1
             return
-        was = _Parts(old, old, applied)
-        instead = _Parts(new, new, self.alternative.mode or applied)
-        verdict = self._decided(decision, instead, posture["fail_closed"])
+        was = _Parts(old, old, applied_mode)
+        instead = _Parts(new, new, self.alternative.mode or applied_mode)
+        verdict = self._decide(decision, instead, posture["fail_closed"])
         if isinstance(verdict, str):
             self.tally.untold[verdict] += 1
             return
@@ -151,20 +151,20 @@ class WhatIf:
         """The parts that flip a decision: alone, or else those that nothing flips without."""
 
         def flips(parts: _Parts) -> bool:
-            verdict = self._decided(decision, parts, fail_closed)
+            verdict = self._decide(decision, parts, fail_closed)
             return isinstance(verdict, Verdict) and verdict.outcome is not recorded_outcome
 
-        changed = [name for name in _Parts._fields if getattr(was, name) is not getattr(instead, name)]
-        alone = [name for name in changed if flips(was._replace(**{name: getattr(instead, name)}))]
-        needed = alone or [name for name in changed if not flips(instead._replace(**{name: getattr(was, name)}))]
-        return tuple(_CAUSES[name] for name in needed or changed)
+        changed_parts = [name for name in _Parts._fields if getattr(was, name) is not getattr(instead, name)]
+        alone = [name for name in changed_parts if flips(was._replace(**{name: getattr(instead, name)}))]
+        needed_parts = alone or [name for name in changed_parts if not flips(instead._replace(**{name: getattr(was, name)}))]
+        return tuple(_CAUSES[name] for name in needed_parts or changed_parts)
 
-    def _decided(self, decision: PastDecision, parts: _Parts, fail_closed: str) -> Verdict | str:
+    def _decide(self, decision: PastDecision, parts: _Parts, fail_closed: str) -> Verdict | str:
         """The verdict of these parts, or why there is none."""
         key = (parts.rules.ref.digest, parts.model.ref.digest)
-        if key not in self._joined:
-            self._joined[key] = parts.rules if parts.rules is parts.model else parts.joined()
-        ready = self._joined[key]
+        if key not in self._joined_bundles:
+            self._joined_bundles[key] = parts.rules if parts.rules is parts.model else parts.join()
+        ready = self._joined_bundles[key]
         groups = ready.groups_under(parts.mode)
         served_groups = set(decision.groups)
         if any(group not in served_groups for group in groups):

@@ -51,16 +51,16 @@ def reconcile_loop(
     """
     run = pins_digest(pins)
     traffic = set(event_ids)
-    decided: Counter[str] = Counter(dict(connection.execute(_DECIDED, (run, event_type)).fetchall()))
+    decided_counts: Counter[str] = Counter(dict(connection.execute(_DECIDED, (run, event_type)).fetchall()))
     [(shadow_count,)] = connection.execute(_SHADOW, (run, event_type)).fetchall()
     [(leaf_count, unproven, quarantined)] = connection.execute(_LEAVES, (run, event_type)).fetchall()
     [(intents, executed, denied, failed, open_intents)] = connection.execute(_ACTIONS, (run,)).fetchall()
     [(asserted, accepted, rejected)] = connection.execute(_LABELS, (run,)).fetchall()
-    decisions = decided.total()
+    decisions = decided_counts.total()
     differences = [
-        *_named("events without a decision", sorted(traffic - decided.keys())),
-        *_named("decisions on events that do not stand there", sorted(decided.keys() - traffic)),
-        *_named("events decided on more than once", sorted(name for name, count in decided.items() if count > 1)),
+        *_name_some("events without a decision", sorted(traffic - decided_counts.keys())),
+        *_name_some("decisions on events that do not stand there", sorted(decided_counts.keys() - traffic)),
+        *_name_some("events decided on more than once", sorted(name for name, count in decided_counts.items() if count > 1)),
     ]
     sums = (
         ("intents without an outcome", open_intents),
@@ -104,7 +104,7 @@ def keep_reconciliation(objects: ObjectStore, report: LoopReconciliation) -> str
     return path
 
 
-def _named(words: str, names: Sequence[str]) -> list[str]:
+def _name_some(words: str, names: Sequence[str]) -> list[str]:
     if not names:
         return []
     more = f" and {len(names) - _MOST_NAMED:,} more" if len(names) > _MOST_NAMED else ""

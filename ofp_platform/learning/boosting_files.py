@@ -45,17 +45,17 @@ def read_xgboost(name: str, content: bytes, inputs: Sequence[ModelInput]) -> Exa
         objective, booster = learner["objective"]["name"], learner["gradient_booster"]
         kind, names = booster["name"], learner["feature_names"]
         level = float(learner["learner_model_param"]["base_score"].strip("[]"))
-        listed = booster["model"]["trees"] if kind == "gbtree" else []
+        listed_trees = booster["model"]["trees"] if kind == "gbtree" else []
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
         raise NotExportable(f"{name}: is no model that XGBoost saved as JSON (`booster.save_model('model.json')`)") from None
     if (objective, kind) != ("binary:logistic", "gbtree"):
         raise NotExportable(f"{name}: is a {kind} of {objective}; there is an exact form of a gbtree of binary:logistic")
     if not names:
         raise NotExportable(f"{name}: was trained without names of features: name its columns as the dataset does")
-    if not 0 < level < 1 or not listed:
+    if not 0 < level < 1 or not listed_trees:
         raise NotExportable(f"{name}: base_score {level} is no probability, or it has no tree")
     place_of = _places(name, names, inputs)
-    trees = [_xgboost_tree(name, tree, place_of) for tree in listed]
+    trees = [_xgboost_tree(name, tree, place_of) for tree in listed_trees]
     return exact_trees(name, trees, inputs, Fraction(math.log(level / (1 - level))), "log_odds")
 
 
@@ -65,10 +65,10 @@ def _fields(block: str) -> dict[str, str]:
 
 def _places(name: str, feature_names: Sequence[str], inputs: Sequence[ModelInput]) -> dict[int, int]:
     """The place among the inputs of each feature of a file."""
-    known = {asked.name: place for place, asked in enumerate(inputs)}
-    if unknown := [feature for feature in feature_names if feature not in known]:
-        raise NotExportable(f"{name}: asks {unknown[0]}, which is no input; there are {', '.join(known)}")
-    return {number: known[feature] for number, feature in enumerate(feature_names)}
+    known_places = {asked_input.name: place for place, asked_input in enumerate(inputs)}
+    if unknown := [feature for feature in feature_names if feature not in known_places]:
+        raise NotExportable(f"{name}: asks {unknown[0]}, which is no input; there are {', '.join(known_places)}")
+    return {number: known_places[feature] for number, feature in enumerate(feature_names)}
 
 
 def _lightgbm_tree(name: str, fields: Mapping[str, str], place_of: Mapping[int, int]) -> GrownTree:
@@ -101,13 +101,13 @@ def _lightgbm_tree(name: str, fields: Mapping[str, str], place_of: Mapping[int, 
         bound >= 0 if way == _MISSING_NONE else bool(kind & _DEFAULT_LEFT)
         for bound, way, kind in zip(bounds, missing, kinds, strict=True)
     ]
-    left, right = ([child if child >= 0 else inner + ~child for child in side] for side in children)
+    left_children, right_children = ([child if child >= 0 else inner + ~child for child in side] for side in children)
     no_child = [-1] * leaves
     return GrownTree(
-        asked=[*(place_of[split] for split in splits), *no_child],
+        asked_input=[*(place_of[split] for split in splits), *no_child],
         bounds=[*bounds, *[Fraction(0)] * leaves],
-        left=[*left, *no_child],
-        right=[*right, *no_child],
+        left_children=[*left_children, *no_child],
+        right_children=[*right_children, *no_child],
         absent_left=[*absent_left, *[False] * leaves],
         leaf_values=[*[Fraction(0)] * inner, *leaf_values],
         covers=[*inner_covers, *leaf_covers],
@@ -117,7 +117,7 @@ def _lightgbm_tree(name: str, fields: Mapping[str, str], place_of: Mapping[int, 
 
 def _xgboost_tree(name: str, tree: Mapping[str, Any], place_of: Mapping[int, int]) -> GrownTree:
     try:
-        left, right = list(map(int, tree["left_children"])), list(map(int, tree["right_children"]))
+        left_children, right_children = list(map(int, tree["left_children"])), list(map(int, tree["right_children"]))
         splits, defaults = list(map(int, tree["split_indices"])), list(map(bool, tree["default_left"]))
         # as they were written: the shortest decimal of a float of 32 bits is the value of the data that it is
         conditions = [Fraction(str(np.float32(value))) for value in tree["split_conditions"]]
@@ -127,13 +127,13 @@ def _xgboost_tree(name: str, tree: Mapping[str, Any], place_of: Mapping[int, int
         raise NotExportable(f"{name}: a tree of the file cannot be read") from None
     if not is_numeric:
         raise NotExportable(f"{name}: asks categories: there is an exact form of numeric splits alone")
-    if {len(part) for part in (right, splits, defaults, conditions, covers)} != {len(left)}:
+    if {len(part) for part in (right_children, splits, defaults, conditions, covers)} != {len(left_children)}:
         raise NotExportable(f"{name}: a tree of the file has not the nodes that it says")
     return GrownTree(
-        asked=[place_of[split] if child >= 0 else -1 for split, child in zip(splits, left, strict=True)],
+        asked_input=[place_of[split] if child >= 0 else -1 for split, child in zip(splits, left_children, strict=True)],
         bounds=conditions,
-        left=left,
-        right=right,
+        left_children=left_children,
+        right_children=right_children,
         absent_left=defaults,
         leaf_values=conditions,
         covers=covers,

@@ -54,7 +54,7 @@ def _feature_input(manifest: DatasetManifest, column: DatasetColumn) -> FeatureI
 
 def columns_of(inputs: Sequence[ModelInput]) -> list[str]:
     """The columns of a dataset that inputs are read from; flags are read from the event time."""
-    return [asked.name for asked in inputs if not isinstance(asked, TimeInput)]
+    return [asked_input.name for asked_input in inputs if not isinstance(asked_input, TimeInput)]
 
 
 def scaled_rows(table: pa.Table, inputs: Sequence[ModelInput], event_time: str) -> tuple[Int64, Bools]:
@@ -62,14 +62,14 @@ def scaled_rows(table: pa.Table, inputs: Sequence[ModelInput], event_time: str) 
     count = len(table)
     values, present = np.zeros((count, len(inputs)), np.int64), np.ones((count, len(inputs)), np.bool_)
     times = pc.cast(pc.cast(table[event_time], pa.timestamp("us", "UTC")), pa.int64()).to_numpy()
-    for place, asked in enumerate(inputs):
-        if isinstance(asked, TimeInput):
-            if asked.part == "during_weekend":
+    for place, asked_input in enumerate(inputs):
+        if isinstance(asked_input, TimeInput):
+            if asked_input.part == "during_weekend":
                 values[:, place] = (times // _MICROS_A_DAY + _WEEKDAY_OF_1970) % 7 >= SATURDAY
             else:
                 values[:, place] = times % _MICROS_A_DAY // _MICROS_AN_HOUR <= LAST_HOUR_OF_NIGHT
             continue
-        column = table[asked.name].combine_chunks()
+        column = table[asked_input.name].combine_chunks()
         present[:, place] = pc.is_valid(column).to_numpy(zero_copy_only=False)
         values[:, place] = np.where(present[:, place], _integers(column), 0)
     return values, present

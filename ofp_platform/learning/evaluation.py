@@ -33,22 +33,22 @@ def six_digits(numerator: int, denominator: int) -> str:
 
 def thresholds_for(scores: Int64, shares: AlertShares) -> Thresholds:
     """The least scores from which no more than these shares of the training rows are alerted."""
-    ordered = np.sort(scores)[::-1]
+    ordered_scores = np.sort(scores)[::-1]
 
     def at(share: str) -> int:
-        most = len(ordered) * int(share.replace(".", "")) // _MILLION
+        most = len(ordered_scores) * int(share.replace(".", "")) // _MILLION
         # beyond the greatest where none may be alerted
-        return int(ordered[0]) + 1 if most == 0 else _reached_by(ordered, most)
+        return int(ordered_scores[0]) + 1 if most == 0 else _reached_by(ordered_scores, most)
 
     review, decline = at(shares.review), at(shares.decline)
     return Thresholds(review_from=review, decline_from=max(review, decline))
 
 
-def _reached_by(ordered: Int64, most: int) -> int:
-    if most >= len(ordered) or ordered[most] < ordered[most - 1]:
-        return int(ordered[most - 1])
-    above = ordered[ordered > ordered[most]]
-    return int(above[-1]) if len(above) else int(ordered[0]) + 1
+def _reached_by(ordered_scores: Int64, most: int) -> int:
+    if most >= len(ordered_scores) or ordered_scores[most] < ordered_scores[most - 1]:
+        return int(ordered_scores[most - 1])
+    above = ordered_scores[ordered_scores > ordered_scores[most]]
+    return int(above[-1]) if len(above) else int(ordered_scores[0]) + 1
 
 
 def report_on(
@@ -71,7 +71,7 @@ def report_on(
         "card_precision_100": f"{scores.card_precision_100:.6f}",
     }
     gates = tuple(
-        Gate(metric=metric, at_least=at_least, seen=metrics[metric], passed=metrics[metric] >= at_least)
+        Gate(metric=metric, at_least=at_least, seen_value=metrics[metric], passed=metrics[metric] >= at_least)
         for metric, at_least in sorted(request.gates.items())
     )
     return EvalReport(
@@ -104,12 +104,12 @@ def _quantisation(
 
 
 def _at(bound: int, scores: Int64, frauds: Int64) -> AtThreshold:
-    alerted = scores >= bound
-    found = int(frauds[alerted].sum())
-    count = int(alerted.sum())
+    is_alerted = scores >= bound
+    frauds_found = int(frauds[is_alerted].sum())
+    count = int(is_alerted.sum())
     return AtThreshold(
-        alerted=count,
-        frauds=found,
-        precision=None if count == 0 else six_digits(found, count),
-        recall=six_digits(found, int(frauds.sum())),
+        alert_count=count,
+        frauds=frauds_found,
+        precision=None if count == 0 else six_digits(frauds_found, count),
+        recall=six_digits(frauds_found, int(frauds.sum())),
     )

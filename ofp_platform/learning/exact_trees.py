@@ -29,10 +29,10 @@ class GrownTree:
     is_strict: left is gone where x < bound, else where x <= bound; leaf_values: unscaled; covers: the weight of what came by.
     """
 
-    asked: Sequence[int]
+    asked_input: Sequence[int]
     bounds: Sequence[Fraction]
-    left: Sequence[int]
-    right: Sequence[int]
+    left_children: Sequence[int]
+    right_children: Sequence[int]
     absent_left: Sequence[bool]
     leaf_values: Sequence[Fraction]
     covers: Sequence[Fraction]
@@ -40,7 +40,7 @@ class GrownTree:
 
 
 def exact_trees(
-    name: str, grown: Sequence[GrownTree], inputs: Sequence[ModelInput], base: Fraction, score_kind: ScoreKind
+    name: str, trees: Sequence[GrownTree], inputs: Sequence[ModelInput], base: Fraction, score_kind: ScoreKind
 ) -> ExactModel:
     """The exact form of trees whose leaves add up, to `base` (unscaled): at the greatest scale at which no sum can wrap.
 
@@ -48,71 +48,80 @@ def exact_trees(
         NotExportable: they are no trees, or have leaves that are too large for any scale.
     """
     for scale in range(GREATEST_SCALE, -1, -1):
-        leaves = [abs(value) for tree in grown for value, asked in zip(tree.leaf_values, tree.asked, strict=True) if asked < 0]
+        leaves = [
+            abs(value)
+            for tree in trees
+            for value, question in zip(tree.leaf_values, tree.asked_input, strict=True)
+            if question < 0
+        ]
         if max([*leaves, abs(base)]) * 10**scale > MAX_INPUT:
             continue
         try:
-            form = TreesForm(base=round(base * 10**scale), trees=tuple(exact_tree(tree, inputs, scale) for tree in grown))
+            form = TreesForm(base=round(base * 10**scale), trees=tuple(exact_tree(tree, inputs, scale) for tree in trees))
         except ValidationError:  # the sum of many could pass what a sum may reach
             continue
         return ExactModel(model_name=name, inputs=tuple(inputs), score_scale=scale, score_kind=score_kind, form=form)
     raise NotExportable(f"{name}: its leaves are too large for any scale of a score")
 
 
-def exact_tree(grown: GrownTree, inputs: Sequence[ModelInput], scale: int) -> Tree:
+def exact_tree(grown_tree: GrownTree, inputs: Sequence[ModelInput], scale: int) -> Tree:
     """The tree in exact form, its nodes in the order of first visit, scores times 10^scale. The value of a node is the mean of
     its leaves, by cover.
     """
-    order = _from_the_root(grown)
+    order = _from_the_root(grown_tree)
     place_of = {node: place for place, node in enumerate(order)}
-    values = _values(grown, order, scale)
-    asked = [grown.asked[node] for node in order]
+    values = _values(grown_tree, order, scale)
+    questions = [grown_tree.asked_input[node] for node in order]
+    asking = list(zip(order, questions, strict=True))
+    left, right = grown_tree.left_children, grown_tree.right_children
     return Tree(
-        inputs=tuple(asked),
-        thresholds=tuple(0 if grown.asked[node] < 0 else _threshold(grown, node, inputs) for node in order),
-        left=tuple(-1 if grown.asked[node] < 0 else place_of[grown.left[node]] for node in order),
-        right=tuple(-1 if grown.asked[node] < 0 else place_of[grown.right[node]] for node in order),
-        absent_left=tuple(grown.asked[node] >= 0 and bool(grown.absent_left[node]) for node in order),
+        inputs=tuple(questions),
+        thresholds=tuple(0 if question < 0 else _threshold(grown_tree, node, inputs) for node, question in asking),
+        left_children=tuple(-1 if question < 0 else place_of[left[node]] for node, question in asking),
+        right_children=tuple(-1 if question < 0 else place_of[right[node]] for node, question in asking),
+        absent_left=tuple(question >= 0 and bool(grown_tree.absent_left[node]) for node, question in asking),
         values=tuple(values[node] for node in order),
     )
 
 
-def _from_the_root(grown: GrownTree) -> list[int]:
+def _from_the_root(grown_tree: GrownTree) -> list[int]:
     """The nodes, each child behind its parent.
 
     Raises:
         NotExportable: the arrays are no tree.
     """
     order: list[int] = []
-    reached: set[int] = set()
+    reached_nodes: set[int] = set()
     waiting = [0]
     while waiting:
         node = waiting.pop()
-        if not 0 <= node < len(grown.asked) or node in reached:
-            raise NotExportable(f"the nodes are no tree: node {node} is reached twice, or is none of {len(grown.asked)}")
+        if not 0 <= node < len(grown_tree.asked_input) or node in reached_nodes:
+            raise NotExportable(
+                f"the nodes are no tree: node {node} is reached twice, or is none of {len(grown_tree.asked_input)}"
+            )
         order.append(node)
-        reached.add(node)
-        if grown.asked[node] >= 0:
-            waiting += [grown.right[node], grown.left[node]]
+        reached_nodes.add(node)
+        if grown_tree.asked_input[node] >= 0:
+            waiting += [grown_tree.right_children[node], grown_tree.left_children[node]]
     return order
 
 
-def _values(grown: GrownTree, order: Sequence[int], scale: int) -> dict[int, int]:
+def _values(grown_tree: GrownTree, order: Sequence[int], scale: int) -> dict[int, int]:
     values: dict[int, int] = {}
     for node in reversed(order):  # children before their parents
-        if grown.asked[node] < 0:
-            values[node] = round(grown.leaf_values[node] * 10**scale)
+        if grown_tree.asked_input[node] < 0:
+            values[node] = round(grown_tree.leaf_values[node] * 10**scale)
             continue
-        left, right = grown.left[node], grown.right[node]
-        covers = (grown.covers[left], grown.covers[right])
+        left_children, right_children = grown_tree.left_children[node], grown_tree.right_children[node]
+        covers = (grown_tree.covers[left_children], grown_tree.covers[right_children])
         if not sum(covers):
             covers = (Fraction(1), Fraction(1))
-        values[node] = round((covers[0] * values[left] + covers[1] * values[right]) / sum(covers))
+        values[node] = round((covers[0] * values[left_children] + covers[1] * values[right_children]) / sum(covers))
     return values
 
 
-def _threshold(grown: GrownTree, node: int, inputs: Sequence[ModelInput]) -> int:
+def _threshold(grown_tree: GrownTree, node: int, inputs: Sequence[ModelInput]) -> int:
     """The greatest scaled integer that goes left."""
-    bound = grown.bounds[node] * 10 ** inputs[grown.asked[node]].scale
-    threshold = math.ceil(bound) - 1 if grown.is_strict else math.floor(bound)
+    bound = grown_tree.bounds[node] * 10 ** inputs[grown_tree.asked_input[node]].scale
+    threshold = math.ceil(bound) - 1 if grown_tree.is_strict else math.floor(bound)
     return int(max(-MAX_INPUT, min(MAX_INPUT, threshold)))

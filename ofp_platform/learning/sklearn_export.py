@@ -19,20 +19,20 @@ from sklearn.tree import DecisionTreeClassifier
 from ofp_platform.learning.exact_trees import GrownTree, NotExportable, exact_trees
 from ofp_platform.scoring.compiled_model import Bools, Int64
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
-from ofp_platform.vocabulary.loop.exact_model import ExactModel, LinearForm, ModelInput
+from ofp_platform.vocabulary.loop.exact_model import ExactModel, LinearForm, ModelInput, TimeInput
 
 _GREATEST_SCALE = 15
 _KNOWN = "LogisticRegression, DecisionTreeClassifier, RandomForestClassifier, GradientBoostingClassifier"
 
 
-def export_sklearn(name: str, fitted: Any, inputs: Sequence[ModelInput], values: Int64, present: Bools) -> ExactModel:
+def export_sklearn(name: str, fitted_model: Any, inputs: Sequence[ModelInput], values: Int64, present: Bools) -> ExactModel:
     """The exact form of a model that was fitted to unscaled inputs, absent ones as 0. `values` (scaled, int64[n, m]), `present`
     (bool[n, m]): the rows of training, whose means and bounds a linear form takes over.
 
     Raises:
         NotExportable: it is of another kind, or knows other classes than 0 and 1.
     """
-    scaler, model = _parts(fitted)
+    scaler, model = _parts(fitted_model)
     classes = getattr(model, "classes_", np.array([0, 1]))
     if list(classes) != [0, 1]:
         raise NotExportable(f"{name} knows the classes {list(classes)}: a score is of two, 0 and 1")
@@ -53,10 +53,10 @@ def export_sklearn(name: str, fitted: Any, inputs: Sequence[ModelInput], values:
     raise NotExportable(f"{name} is a {type(model).__name__}; there are exact forms of {_KNOWN}")
 
 
-def _parts(fitted: Any) -> tuple[StandardScaler | None, Any]:
-    if not isinstance(fitted, Pipeline):
-        return None, fitted
-    steps = [step for _, step in fitted.steps]
+def _parts(fitted_model: Any) -> tuple[StandardScaler | None, Any]:
+    if not isinstance(fitted_model, Pipeline):
+        return None, fitted_model
+    steps = [step for _, step in fitted_model.steps]
     if len(steps) == 2 and isinstance(steps[0], StandardScaler):
         return steps[0], steps[1]
     raise NotExportable(
@@ -75,10 +75,10 @@ def _linear(
     count = len(inputs)
     means = np.zeros(count) if scaler is None else scaler.mean_
     spreads = np.ones(count) if scaler is None else scaler.scale_
-    units = [Fraction(10) ** asked.scale for asked in inputs]
+    units = [Fraction(10) ** asked_input.scale for asked_input in inputs]
     slopes = [Fraction(float(slope)) / Fraction(float(spread)) for slope, spread in zip(model.coef_[0], spreads, strict=True)]
-    taken = np.where(present, values, 0)
-    references = [round(Fraction(float(taken[:, place].mean()))) if len(taken) else 0 for place in range(count)]
+    taken_values = np.where(present, values, 0)
+    references = [round(Fraction(float(taken_values[:, place].mean()))) if len(taken_values) else 0 for place in range(count)]
     level = Fraction(float(model.intercept_[0])) + sum(
         (
             slope * (reference / unit - Fraction(float(mean)))
@@ -86,8 +86,8 @@ def _linear(
         ),
         Fraction(0),
     )
-    least = [int(taken[:, place].min(initial=0)) for place in range(count)]
-    greatest = [int(taken[:, place].max(initial=0)) for place in range(count)]
+    least = [int(taken_values[:, place].min(initial=0)) for place in range(count)]
+    greatest = [int(taken_values[:, place].max(initial=0)) for place in range(count)]
     reach = [
         max(abs(low - reference), abs(high - reference)) for low, high, reference in zip(least, greatest, references, strict=True)
     ]
@@ -102,38 +102,52 @@ def _linear(
     form = LinearForm(
         base=base, weights=tuple(weights), references=tuple(references), least=tuple(least), greatest=tuple(greatest)
     )
-    with_absent = tuple(asked.model_copy(update={"absent": 0}) if asked.source != "event_time" else asked for asked in inputs)
+    with_absent = tuple(
+        asked_input.model_copy(update={"absent": 0}) if asked_input.source != "event_time" else asked_input
+        for asked_input in inputs
+    )
     return ExactModel(model_name=name, inputs=with_absent, score_scale=scale, score_kind="log_odds", form=form)
 
 
 def _trees(
     name: str,
     inputs: Sequence[ModelInput],
-    grown: Sequence[GrownTree],
+    grown_trees: Sequence[GrownTree],
     base: Fraction,
     score_kind: Literal["probability", "log_odds"],
 ) -> ExactModel:
     # fitted to rows in which an absent value is 0
-    with_absent = [asked.model_copy(update={"absent": 0}) if asked.source != "event_time" else asked for asked in inputs]
-    return exact_trees(name, grown, with_absent, base, score_kind)
+    with_absent = [
+        asked_input.model_copy(update={"absent": 0}) if asked_input.source != "event_time" else asked_input
+        for asked_input in inputs
+    ]
+    return exact_trees(name, grown_trees, with_absent, base, score_kind)
+
+
+def _with_zero(asked_input: ModelInput) -> ModelInput:
+    """The input, absent values counted as 0."""
+    return asked_input if isinstance(asked_input, TimeInput) else asked_input.model_copy(update={"absent": 0})
 
 
 def _classifying(tree: Any, count: int) -> GrownTree:
     """A tree whose leaves have the weights of the classes; it says the share of class 1, over the number of trees."""
     weights = tree.value[:, 0, :]
-    return _grown(tree, weights[:, 1] / weights.sum(axis=1), Fraction(1, count))
+    return _grown_tree(tree, weights[:, 1] / weights.sum(axis=1), Fraction(1, count))
 
 
 def _regressing(tree: Any, rate: Fraction) -> GrownTree:
-    return _grown(tree, tree.value[:, 0, 0], rate)
+    return _grown_tree(tree, tree.value[:, 0, 0], rate)
 
 
-def _grown(tree: Any, leaf_values: npt.NDArray[np.float64], factor: Fraction) -> GrownTree:
+def _grown_tree(tree: Any, leaf_values: npt.NDArray[np.float64], factor: Fraction) -> GrownTree:
     return GrownTree(
-        asked=[int(asked) if left >= 0 else -1 for asked, left in zip(tree.feature, tree.children_left, strict=True)],
+        asked_input=[
+            int(asked_input) if left_children >= 0 else -1
+            for asked_input, left_children in zip(tree.feature, tree.children_left, strict=True)
+        ],
         bounds=[Fraction(float(bound)) for bound in tree.threshold],
-        left=tree.children_left.tolist(),
-        right=tree.children_right.tolist(),
+        left_children=tree.children_left.tolist(),
+        right_children=tree.children_right.tolist(),
         absent_left=[False] * tree.node_count,
         leaf_values=[Fraction(float(value)) * factor for value in leaf_values],
         covers=[Fraction(float(cover)) for cover in tree.weighted_n_node_samples],

@@ -110,7 +110,7 @@ def train(
         "dataset_identity": manifest.dataset_identity,
         "manifest_digest": manifest.digest,
         "content_digest": manifest.content_digest,
-        "inputs": [asked.name for asked in inputs],
+        "inputs": [asked_input.name for asked_input in inputs],
         "protocol": {name: str(value) for name, value in asdict(protocol).items()},
         "seed": SEED,
         "trees": trees,
@@ -142,7 +142,7 @@ def train(
             seed=SEED,
             allow_hindsight=allow_hindsight,
         )
-        models.append(_stored(objects, folder, request, *_learn(request, source, training, test, jobs)))
+        models.append(_store(objects, folder, request, *_learn(request, source, training, test, jobs)))
     lineage["models"] = [
         {
             "name": trained_model.name,
@@ -167,16 +167,16 @@ def _learn(
     if isinstance(source, BoostedFile):
         model = read_boosted(source, request.inputs)
     else:
-        fitted = estimator(source, request.trees, jobs)
-        fitted.fit(training.numbers(request.inputs), training.rows["fraud"].to_numpy())
-        model = export_sklearn(source, fitted, request.inputs, training.values, training.present)
+        fitted_model = estimator(source, request.trees, jobs)
+        fitted_model.fit(training.numbers(request.inputs), training.rows["fraud"].to_numpy())
+        model = export_sklearn(source, fitted_model, request.inputs, training.values, training.present)
         numbers = test.numbers(request.inputs)
         is_probability = model.score_kind == "probability"
-        library_scores = fitted.predict_proba(numbers)[:, 1] if is_probability else fitted.decision_function(numbers)
-    compiled = CompiledModel(model)
-    test_scores = compiled.scores(test.values, test.present)
+        library_scores = fitted_model.predict_proba(numbers)[:, 1] if is_probability else fitted_model.decision_function(numbers)
+    compiled_model = CompiledModel(model)
+    test_scores = compiled_model.scores(test.values, test.present)
     model_scores = score(test.rows, test_scores)
-    training_scores = compiled.scores(training.values, training.present)
+    training_scores = compiled_model.scores(training.values, training.present)
     frauds = (training.rows["fraud"], test.rows["fraud"])
     eval_report = report_on(request, model, training_scores, test_scores, library_scores, frauds, model_scores)
     return model, eval_report, model_scores
@@ -193,7 +193,7 @@ def read_boosted(source: BoostedFile, inputs: Iterable[ModelInput]) -> ExactMode
     return read_xgboost(source.format, source.content, tuple(inputs))
 
 
-def _stored(
+def _store(
     objects: ObjectStore, folder: str, request: TrainRequest, model: ExactModel, eval_report: EvalReport, scores: Scores
 ) -> TrainedModel:
     name = request.estimator

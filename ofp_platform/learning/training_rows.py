@@ -39,7 +39,7 @@ class Part:
 
     def numbers(self, inputs: Sequence[ModelInput]) -> npt.NDArray[np.float64]:
         """The inputs as a library learns from them: unscaled, 0 where absent."""
-        units: npt.NDArray[np.float64] = np.array([10.0**asked.scale for asked in inputs])
+        units: npt.NDArray[np.float64] = np.array([10.0**asked_input.scale for asked_input in inputs])
         return self.values / units
 
 

@@ -20,8 +20,8 @@ Bools = npt.NDArray[np.bool_]
 class _Nodes(NamedTuple):
     inputs: Int64
     thresholds: Int64
-    left: Int64
-    right: Int64
+    left_children: Int64
+    right_children: Int64
     absent_left: Bools
     values: Int64
     roots: Int64
@@ -72,10 +72,10 @@ class CompiledModel:
             raise ValueError(
                 f"{self.model.model_name} takes {count} inputs a row, not arrays of {values.shape} and {present.shape}"
             )
-        for column, asked in enumerate(self.model.inputs):
-            if asked.absent is not None and not present[:, column].all():
+        for column, asked_input in enumerate(self.model.inputs):
+            if asked_input.absent is not None and not present[:, column].all():
                 values, present = values.copy(), present.copy()
-                values[~present[:, column], column] = asked.absent
+                values[~present[:, column], column] = asked_input.absent
                 present[:, column] = True
         return np.ascontiguousarray(values), np.ascontiguousarray(present)
 
@@ -86,17 +86,17 @@ class CompiledModel:
         sizes = [len(tree.inputs) for tree in form.trees]
         roots = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
 
-        def joined(name: str, kind: Any, *, is_place: bool = False) -> Any:
+        def join(name: str, kind: Any, *, is_place: bool = False) -> Any:
             columns: list[Sequence[Any]] = [getattr(tree, name) for tree in form.trees]
             arrays = [np.array(column, kind) for column in columns]
             return np.concatenate([array + root if is_place else array for array, root in zip(arrays, roots, strict=True)])
 
         return _Nodes(
-            joined("inputs", np.int64),
-            joined("thresholds", np.int64),
-            joined("left", np.int64, is_place=True),
-            joined("right", np.int64, is_place=True),
-            joined("absent_left", np.bool_),
-            joined("values", np.int64),
+            join("inputs", np.int64),
+            join("thresholds", np.int64),
+            join("left", np.int64, is_place=True),
+            join("right", np.int64, is_place=True),
+            join("absent_left", np.bool_),
+            join("values", np.int64),
             roots,
         )

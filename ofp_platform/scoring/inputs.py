@@ -63,18 +63,18 @@ def read_inputs(
         InputUnfit: a value that the model cannot take.
     """
     values, present = [], []
-    for asked in inputs:
-        match asked:
+    for asked_input in inputs:
+        match asked_input:
             case FeatureInput():
-                value = features.get((asked.group_name, asked.group_version, asked.feature))
+                value = features.get((asked_input.group_name, asked_input.group_version, asked_input.feature))
             case PayloadInput():
-                value = payload.get(asked.field)
+                value = payload.get(asked_input.field)
             case TimeInput():
-                value = during_weekend(ts) if asked.part == "during_weekend" else during_night(ts)
+                value = during_weekend(ts) if asked_input.part == "during_weekend" else during_night(ts)
         try:
-            values.append(0 if value is None else scaled(value, asked.scale))
+            values.append(0 if value is None else scaled(value, asked_input.scale))
         except ValueError as error:
-            raise InputUnfit(f"{asked.name} {error}") from None
+            raise InputUnfit(f"{asked_input.name} {error}") from None
         present.append(value is not None)
     return values, present
 

@@ -20,8 +20,8 @@ def score_trees(
     present: Any,
     inputs: Any,
     thresholds: Any,
-    left: Any,
-    right: Any,
+    left_children: Any,
+    right_children: Any,
     absent_left: Any,
     node_values: Any,
     roots: Any,
@@ -33,11 +33,11 @@ def score_trees(
         total = base
         for tree in range(roots.shape[0]):
             node = roots[tree]
-            asked = inputs[node]
-            while asked >= 0:
-                goes_left = values[row, asked] <= thresholds[node] if present[row, asked] else absent_left[node]
-                node = left[node] if goes_left else right[node]
-                asked = inputs[node]
+            asked_input = inputs[node]
+            while asked_input >= 0:
+                goes_left = values[row, asked_input] <= thresholds[node] if present[row, asked_input] else absent_left[node]
+                node = left_children[node] if goes_left else right_children[node]
+                asked_input = inputs[node]
             total += node_values[node]
         scores[row] = total
 
@@ -48,8 +48,8 @@ def share_trees(
     present: Any,
     inputs: Any,
     thresholds: Any,
-    left: Any,
-    right: Any,
+    left_children: Any,
+    right_children: Any,
     absent_left: Any,
     node_values: Any,
     roots: Any,
@@ -59,22 +59,22 @@ def share_trees(
     for row in range(values.shape[0]):
         for tree in range(roots.shape[0]):
             node = roots[tree]
-            asked = inputs[node]
-            while asked >= 0:
-                goes_left = values[row, asked] <= thresholds[node] if present[row, asked] else absent_left[node]
-                child = left[node] if goes_left else right[node]
-                shares[row, asked] += node_values[child] - node_values[node]
+            asked_input = inputs[node]
+            while asked_input >= 0:
+                goes_left = values[row, asked_input] <= thresholds[node] if present[row, asked_input] else absent_left[node]
+                child = left_children[node] if goes_left else right_children[node]
+                shares[row, asked_input] += node_values[child] - node_values[node]
                 node = child
-                asked = inputs[node]
+                asked_input = inputs[node]
 
 
 @native(NOTHING(IN2, _PRESENT, IN1, IN1, IN1, IN1, OUT2))
 def share_linear(values: Any, present: Any, weights: Any, references: Any, least: Any, greatest: Any, shares: Any) -> None:
     """Write the share of each input. values, present: [n, m]; shares: int64[n, m]."""
     for row in range(values.shape[0]):
-        for asked in range(values.shape[1]):
-            if present[row, asked]:
-                value = min(max(values[row, asked], least[asked]), greatest[asked])
-                shares[row, asked] = weights[asked] * (value - references[asked])
+        for asked_input in range(values.shape[1]):
+            if present[row, asked_input]:
+                value = min(max(values[row, asked_input], least[asked_input]), greatest[asked_input])
+                shares[row, asked_input] = weights[asked_input] * (value - references[asked_input])
             else:
-                shares[row, asked] = 0
+                shares[row, asked_input] = 0

@@ -55,10 +55,10 @@ def move_place(
     """
     key = (pins_digest(pins), stream_name, after.partition_id)
     if before is None:
-        moved = connection.execute(_BEGIN, (*key, _text(after.start()), _text(after))).rowcount
+        moved_count = connection.execute(_BEGIN, (*key, _text(after.start()), _text(after))).rowcount
     else:
-        moved = connection.execute(_MOVE, (_text(after), *key, _text(before))).rowcount
-    if moved != 1:
+        moved_count = connection.execute(_MOVE, (_text(after), *key, _text(before))).rowcount
+    if moved_count != 1:
         raise PlaceMoved(f"partition {after.partition_id} of {stream_name} is decided on by somebody else: one decider a run")
 
 

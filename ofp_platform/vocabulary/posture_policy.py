@@ -38,7 +38,9 @@ class Mode(StrEnum):
 
 
 class Mask(Model):
-    """What a mode lets decide. groups: of the bundle's, all or those that are not optional; outcomes: what may come of it."""
+    """The part of a bundle that a mode lets decide. groups: of the bundle's, all or those that are not optional; outcomes: what
+    may come of it.
+    """
 
     groups: Literal["all", "required", "none"]
     model: bool

@@ -130,16 +130,16 @@ async def test_each_event_is_decided_on_once_and_told_and_made_again(world: Worl
         tally = await decider.decide_available(records=64)
         assert decider.place() == world.served.plane.log.ends()
         again = await decider.decide_available()
-    assert (again.decided.total(), again.known) == (0, 0)
+    assert (again.outcomes.total(), again.known_events) == (0, 0)
     records = world.records()
     assert {record.event_id for record in records} == events
-    assert len(records) == len(events) == tally.decided.total()
-    assert tally.known == len(world.served.events()) - len(events) > 0
-    assert len(tally.decided) == 3, tally.decided
+    assert len(records) == len(events) == tally.outcomes.total()
+    assert tally.known_events == len(world.served.events()) - len(events) > 0
+    assert len(tally.outcomes) == 3, tally.outcomes
     # one payment has a text for an amount: only a mode that reads nothing of it decides
-    assert tally.lowered == {"INPUT_UNFIT": 1}
-    lowered = [record for record in records if record.posture is not None and record.posture.lowered is not None]
-    assert [(record.posture.applied, record.outcome) for record in lowered if record.posture] == [(Mode.HOLD, Outcome.REVIEW)]
+    assert tally.lowering == {"INPUT_UNFIT": 1}
+    lowered = [(record.posture.applied_mode, record.outcome) for record in records if record.posture and record.posture.lowering]
+    assert lowered == [(Mode.HOLD, Outcome.REVIEW)]
     assert sorted(told["decision_id"] for told in world.told()) == [record.decision_id for record in records]
     by_id = {record.decision_id: record for record in records}
     for told in world.told():
@@ -186,16 +186,16 @@ async def test_a_posture_that_never_rests_ends_in_words(world: World) -> None:
 async def test_without_a_bundle_or_a_posture_everything_fails_closed(world: World) -> None:
     async with world.decider(Held(InForce(posture(Mode.NORMAL), ()))) as decider:
         tally = await decider.decide_available()
-    assert set(tally.decided) == {Outcome.DECLINE}
-    assert set(tally.lowered) == {"NO_BUNDLE"}
+    assert set(tally.outcomes) == {Outcome.DECLINE}
+    assert set(tally.lowering) == {"NO_BUNDLE"}
     assert {record.bundle for record in world.records()} == {None}
 
 
 async def test_a_posture_that_nobody_ever_said_is_the_lowest(world: World) -> None:
     async with world.decider(Held(InForce(NOTHING_SAID, world.in_force().bundles))) as decider:
         tally = await decider.decide_available()
-    assert set(tally.decided) == {Outcome.DECLINE}
-    assert tally.lowered == {}
+    assert set(tally.outcomes) == {Outcome.DECLINE}
+    assert tally.lowering == {}
     replay = ReplayTally()
     redecide(world.past(), ReadyBundles(world.objects).load, replay)
     assert replay.equal == replay.decisions > 0
@@ -210,10 +210,10 @@ async def test_features_that_are_late_lower_the_mode_and_the_event_is_still_deci
         tally = await decider.decide_available()
     late = [record for record in world.records() if record.event_id.startswith("new-")]
     assert len(world.records()) == before + len(late)
-    assert tally.lowered == {"FEATURES_LATE": len(late)}
+    assert tally.lowering == {"FEATURES_LATE": len(late)}
     for record in late:
         assert record.posture is not None
-        assert (record.posture.applied, record.outcome, record.vector) == (Mode.HOLD, Outcome.REVIEW, None)
+        assert (record.posture.applied_mode, record.outcome, record.vector) == (Mode.HOLD, Outcome.REVIEW, None)
     project_available(world.served.plane.projector(world.served.plane.ensure_live()), 1_000, lambda records: None)
 
 
@@ -229,8 +229,8 @@ async def test_an_answer_whose_hash_does_not_fit_decides_nothing(world: World) -
 
         async with world.decider(Held(world.in_force()), forged) as decider:
             tally = await decider.decide_available()
-    assert set(tally.decided) == {Outcome.REVIEW}
-    assert set(tally.lowered) == {"VECTOR_CORRUPT"}
+    assert set(tally.outcomes) == {Outcome.REVIEW}
+    assert set(tally.lowering) == {"VECTOR_CORRUPT"}
     assert {record.feature_snapshot_hash for record in world.records()} == {None}
 
 
@@ -239,7 +239,7 @@ async def test_a_shadow_decides_beside_and_counts_for_nothing(world: World) -> N
     async with world.decider(Held(world.in_force(shadow=shadow))) as decider:
         tally = await decider.decide_available()
     slots = [record.slot for record in world.records()]
-    assert slots.count(Slot.ACTIVE) == slots.count(Slot.SHADOW) == tally.shadow == tally.decided.total() > 0
+    assert slots.count(Slot.ACTIVE) == slots.count(Slot.SHADOW) == tally.shadow == tally.outcomes.total() > 0
 
 
 async def test_two_deciders_of_a_run_do_not_both_win(world: World) -> None:
@@ -286,7 +286,7 @@ async def test_what_another_bundle_would_have_decided_and_why(world: World) -> N
         name
         for name, content in recorded.items()
         if content["outcome"] != "decline"
-        and content["posture"]["applied"] == "NORMAL"
+        and content["posture"]["applied_mode"] == "NORMAL"
         and int(next(one for one in past if one.decision_id == name).event.payload.get("amount_minor", 0)) >= 5_000
     }
     assert {flip.decision_id for flip in by_rule.flips if flip.after is Outcome.DECLINE} == expected != set()

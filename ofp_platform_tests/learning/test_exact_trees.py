@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -16,10 +17,10 @@ ASKED = (PayloadInput(field="amount", scale=2),)
 
 def stump(bound: Fraction, *, is_strict: bool, covers: tuple[int, int] = (3, 1)) -> GrownTree:
     return GrownTree(
-        asked=[0, -1, -1],
+        asked_input=[0, -1, -1],
         bounds=[bound, Fraction(0), Fraction(0)],
-        left=[1, -1, -1],
-        right=[2, -1, -1],
+        left_children=[1, -1, -1],
+        right_children=[2, -1, -1],
         absent_left=[True, False, False],
         leaf_values=[Fraction(0), Fraction(1), Fraction(5)],
         covers=[Fraction(sum(covers)), *map(Fraction, covers)],
@@ -41,12 +42,12 @@ def test_an_inner_node_says_the_mean_of_its_leaves_by_their_cover() -> None:
     assert exact_tree(nobody_came, ASKED, 3).values[0] == 3 * unit
 
 
-@pytest.mark.parametrize(("left", "right"), [([0, -1, -1], [2, -1, -1]), ([1, -1, -1], [7, -1, -1]), ([2, -1, -1], [2, -1, -1])])
-def test_arrays_that_are_no_tree_are_refused(left: list[int], right: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("left_children", "right_children"), [([0, -1, -1], [2, -1, -1]), ([1, -1, -1], [7, -1, -1]), ([2, -1, -1], [2, -1, -1])]
+)
+def test_arrays_that_are_no_tree_are_refused(left_children: list[int], right_children: list[int]) -> None:
     grown = stump(Fraction(1), is_strict=False)
-    broken = GrownTree(
-        grown.asked, grown.bounds, left, right, grown.absent_left, grown.leaf_values, grown.covers, grown.is_strict
-    )
+    broken = replace(grown, left_children=left_children, right_children=right_children)
     with pytest.raises(NotExportable, match="are no tree"):
         exact_tree(broken, ASKED, 3)
 
@@ -54,19 +55,12 @@ def test_arrays_that_are_no_tree_are_refused(left: list[int], right: list[int]) 
 def test_the_scale_is_the_greatest_at_which_no_sum_can_wrap() -> None:
     grown = stump(Fraction(1), is_strict=False)
     assert exact_trees("m", [grown], ASKED, Fraction(0), "log_odds").score_scale == GREATEST_SCALE
-    large = GrownTree(
-        grown.asked,
-        grown.bounds,
-        grown.left,
-        grown.right,
-        grown.absent_left,
-        [Fraction(0), Fraction(-400_000), Fraction(5)],
-        grown.covers,
-        grown.is_strict,
-    )
+    large = replace(grown, leaf_values=[Fraction(0), Fraction(-400_000), Fraction(5)])
     assert exact_trees("m", [large], ASKED, Fraction(0), "log_odds").score_scale == 10
     assert exact_trees("m", [large] * 300, ASKED, Fraction(0), "log_odds").score_scale == 9
     huge = [Fraction(0), Fraction(10**16), Fraction(5)]
-    beyond = GrownTree(grown.asked, grown.bounds, grown.left, grown.right, grown.absent_left, huge, grown.covers, False)
+    beyond = GrownTree(
+        grown.asked_input, grown.bounds, grown.left_children, grown.right_children, grown.absent_left, huge, grown.covers, False
+    )
     with pytest.raises(NotExportable, match="too large for any scale"):
         exact_trees("m", [beyond], ASKED, Fraction(0), "log_odds")

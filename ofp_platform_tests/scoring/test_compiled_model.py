@@ -24,18 +24,18 @@ def inputs(count: int, absent: list[int | None]) -> tuple[FeatureInput, ...]:
 @st.composite
 def trees(draw: st.DrawFn, count: int) -> Tree:
     """A tree grown by splitting leaves, each child behind its parent."""
-    asked, thresholds, left, right, absent_left = [-1], [0], [-1], [-1], [False]
+    asked, thresholds, left_children, right_children, absent_left = [-1], [0], [-1], [-1], [False]
     for _ in range(draw(st.integers(0, 6))):
         leaf = draw(st.sampled_from([node for node, place in enumerate(asked) if place < 0]))
         asked[leaf], thresholds[leaf] = draw(st.integers(0, count - 1)), draw(SMALL)
-        left[leaf], right[leaf], absent_left[leaf] = len(asked), len(asked) + 1, draw(st.booleans())
-        for column, empty in ((asked, -1), (thresholds, 0), (left, -1), (right, -1), (absent_left, False)):
+        left_children[leaf], right_children[leaf], absent_left[leaf] = len(asked), len(asked) + 1, draw(st.booleans())
+        for column, empty in ((asked, -1), (thresholds, 0), (left_children, -1), (right_children, -1), (absent_left, False)):
             column += [empty, empty]  # type: ignore[operator]
     return Tree(
         inputs=asked,  # type: ignore[arg-type]
         thresholds=thresholds,  # type: ignore[arg-type]
-        left=left,  # type: ignore[arg-type]
-        right=right,  # type: ignore[arg-type]
+        left_children=left_children,  # type: ignore[arg-type]
+        right_children=right_children,  # type: ignore[arg-type]
         absent_left=absent_left,  # type: ignore[arg-type]
         values=draw(st.lists(SMALL, min_size=len(asked), max_size=len(asked))),  # type: ignore[arg-type]
     )
@@ -77,7 +77,7 @@ def told(model: ExactModel, row: list[int | None]) -> tuple[int, list[int]]:
         while (place := tree.inputs[node]) >= 0:
             value = row[place]
             goes_left = tree.absent_left[node] if value is None else value <= tree.thresholds[node]
-            child = tree.left[node] if goes_left else tree.right[node]
+            child = tree.left_children[node] if goes_left else tree.right_children[node]
             shares[place] += tree.values[child] - tree.values[node]
             node = child
         score += tree.values[node]
@@ -127,28 +127,35 @@ def test_a_linear_form_that_could_be_wrong_is_refused(change: dict[str, tuple[in
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"left": (0, -1, -1)}, "a child stands behind its parent"),
-        ({"right": (3, -1, -1)}, "a child stands behind its parent"),
+        ({"left_children": (0, -1, -1)}, "a child stands behind its parent"),
+        ({"right_children": (3, -1, -1)}, "a child stands behind its parent"),
         ({"inputs": (-2, -1, -1)}, "there is no input -2"),
         ({"values": (0, 1)}, "must be of one length"),
     ],
 )
 def test_what_is_no_tree_is_refused(change: dict[str, tuple[int, ...]], words: str) -> None:
-    columns: dict[str, tuple[int, ...]] = {"inputs": (0, -1, -1), "thresholds": (5, 0, 0), "left": (1, -1, -1)}
-    columns |= {"right": (2, -1, -1), "values": (0, 1, 2)}
+    columns: dict[str, tuple[int, ...]] = {"inputs": (0, -1, -1), "thresholds": (5, 0, 0), "left_children": (1, -1, -1)}
+    columns |= {"right_children": (2, -1, -1), "values": (0, 1, 2)}
     with pytest.raises(ValidationError, match=words):
         Tree(absent_left=(False, False, False), **{**columns, **change})
 
 
+def lone_leaf(value: int) -> Tree:
+    head = {"inputs": (-1,), "thresholds": (0,), "left_children": (-1,), "right_children": (-1,), "absent_left": (False,)}
+    return Tree(**head, values=(value,))
+
+
 def test_trees_whose_sum_could_wrap_and_inputs_that_are_not_there_are_refused() -> None:
-    leaf = Tree(inputs=(-1,), thresholds=(0,), left=(-1,), right=(-1,), absent_left=(False,), values=(2**53 - 1,))
+    leaf = Tree(
+        inputs=(-1,), thresholds=(0,), left_children=(-1,), right_children=(-1,), absent_left=(False,), values=(2**53 - 1,)
+    )
     with pytest.raises(ValidationError, match="could pass 2\\^62"):
         TreesForm(base=0, trees=(leaf,) * 300)
     split = Tree(
         inputs=(1, -1, -1),
         thresholds=(0, 0, 0),
-        left=(1, -1, -1),
-        right=(2, -1, -1),
+        left_children=(1, -1, -1),
+        right_children=(2, -1, -1),
         absent_left=(False,) * 3,
         values=(0, 0, 0),
     )
@@ -160,7 +167,7 @@ def test_trees_whose_sum_could_wrap_and_inputs_that_are_not_there_are_refused() 
 
 
 def test_rows_of_other_inputs_are_refused() -> None:
-    leaf = Tree(inputs=(-1,), thresholds=(0,), left=(-1,), right=(-1,), absent_left=(False,), values=(7,))
+    leaf = lone_leaf(7)
     form = TreesForm(base=1, trees=(leaf,))
     model = ExactModel(model_name="m", inputs=inputs(2, [None, None]), score_scale=0, score_kind="log_odds", form=form)
     with pytest.raises(ValueError, match="m takes 2 inputs a row"):

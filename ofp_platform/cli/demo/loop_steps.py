@@ -169,7 +169,7 @@ class LoopSteps:
             decider.begin_at(self.begin)
             tally = asyncio.run(decider.decide_available())
         seconds = time.monotonic() - start
-        rate = f", {tally.decided.total() / seconds:,.0f}/s" if tally.decided else ""
+        rate = f", {tally.outcomes.total() / seconds:,.0f}/s" if tally.outcomes else ""
         done(self.console, "Decided", words_of(tally) + rate)
 
     def _past(self) -> list[PastDecision]:

@@ -280,7 +280,7 @@ def settle(
 
     with _desk(home, profile, "offline") as (desk, _):
         report = settle_labels(desk, attempts, time.sleep)
-    line = f"{report.accepted:,} accepted, {report.rejected:,} rejected, {report.pending:,} pending"
+    line = f"{report.accepted_count:,} accepted, {report.rejected_count:,} rejected, {report.pending:,} pending"
     print_facts(report, [line], as_json=json)
     if report.problem:
         typer.echo(f"the label store does not answer: {report.problem}", err=True)

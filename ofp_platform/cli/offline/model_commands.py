@@ -27,7 +27,7 @@ app = typer.Typer(help="Train the example models on datasets.", no_args_is_help=
 
 
 class Estimator(Enum):
-    """What can be trained here."""
+    """The models that can be trained here."""
 
     LOGISTIC_REGRESSION = "logistic_regression"
     DECISION_TREE_DEPTH_2 = "decision_tree_depth_2"
@@ -124,7 +124,7 @@ def train_models(
 
 
 def _sources(estimators: list[Estimator], files: list[Path]) -> Sequence[EstimatorName | BoostedFile]:
-    """What is to be trained and taken over.
+    """The models to train, and the files to take over.
 
     Raises:
         CommandRefused: a file cannot be read, or its name does not end as that of a model.

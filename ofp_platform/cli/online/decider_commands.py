@@ -121,19 +121,19 @@ def opened_decider(plane: Plane, client: OfpClient, connections: int = 8) -> Ite
     from ofp_platform.decisions.threaded_client import ThreadedClient
     from ofp_platform.decisions.wanted_actions import wanted_actions
 
-    declared, profile = _deciding(plane), plane.profile
+    deciding, profile = _deciding(plane), plane.profile
     decisions_log = plane.decisions_log(create=True)
 
     def want_actions(connection: Connection[Any], records: Sequence[DecisionRecord]) -> None:
-        record_intents(connection, decisions_log, wanted_actions(records, declared.actions))
+        record_intents(connection, decisions_log, wanted_actions(records, deciding.actions))
 
     fail_closed = "review" if profile.posture is None else profile.posture.fail_closed
-    policy = DeciderPolicy(profile.policy_rev, fail_closed, declared.deadline_ms / 1_000, connections)
+    policy = DeciderPolicy(profile.policy_rev, fail_closed, deciding.deadline_ms / 1_000, connections)
     with ThreadPoolExecutor(connections) as threads:
         yield Decider(
             plane.pool,
             decisions_log,
-            EventReader(plane.log, profile.context_pins, declared.event_type, profile.clock_skew_us),
+            EventReader(plane.log, profile.context_pins, deciding.event_type, profile.clock_skew_us),
             ThreadedClient(client, threads).ask,
             in_force_reader(plane),
             ReadyBundles(plane.objects).load,
@@ -144,7 +144,7 @@ def opened_decider(plane: Plane, client: OfpClient, connections: int = 8) -> Ite
 
 
 def in_force_reader(plane: Plane) -> InForceReader:
-    """What is in force for the plane's run."""
+    """The reader of what is in force for the plane's run."""
     from ofp_platform.decisions.in_force import InForceReader
     from ofp_platform.vocabulary.offline.run_facts import TrafficMode
 
@@ -152,10 +152,10 @@ def in_force_reader(plane: Plane) -> InForceReader:
 
 
 def _deciding(plane: Plane) -> DecidingPolicy:
-    declared = plane.profile.deciding
-    if declared is None:
+    deciding = plane.profile.deciding
+    if deciding is None:
         raise CommandRefused("the profile declares no `deciding`: name the event type, and a decisions_stream")
-    return declared
+    return deciding
 
 
 @contextmanager
@@ -170,13 +170,13 @@ def _client(environment: Environment, url: str, token: str | None, plane: Plane)
 
 def words_of(tally: DeciderTally) -> str:
     """A tally as one line."""
-    outcomes = ", ".join(f"{count:,} {outcome.value}" for outcome, count in sorted(tally.decided.items()))
-    parts = [f"{tally.decided.total():,} decisions recorded" + (f" ({outcomes})" if outcomes else "")]
+    outcomes = ", ".join(f"{count:,} {outcome.value}" for outcome, count in sorted(tally.outcomes.items()))
+    parts = [f"{tally.outcomes.total():,} decisions recorded" + (f" ({outcomes})" if outcomes else "")]
     if tally.shadow:
         parts.append(f"{tally.shadow:,} by a shadow")
-    if tally.known:
-        parts.append(f"{tally.known:,} events decided on before")
-    parts += [f"{count:,} in a lower mode: {reason}" for reason, count in sorted(tally.lowered.items())]
+    if tally.known_events:
+        parts.append(f"{tally.known_events:,} events decided on before")
+    parts += [f"{count:,} in a lower mode: {reason}" for reason, count in sorted(tally.lowering.items())]
     return ", ".join(parts)
 
 

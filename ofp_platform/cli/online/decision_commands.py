@@ -85,10 +85,10 @@ def replay(
         _over_span(plane, limit, "Deciding again", lambda page: redecide(page, load, tally))
     if not tally.decisions:
         raise CommandRefused("the plane has decided on nothing in the run of the profile: there is nothing to make again")
-    shown = tally.differences[:_MOST_SHOWN]
+    shown_differences = tally.differences[:_MOST_SHOWN]
     lines = [f"{tally.decisions:,} decisions made again: {tally.equal:,} are equal to the last byte"]
-    lines += [line for one in shown for line in item(one.decision_id, one.words)]
-    facts = {"decisions": tally.decisions, "equal": tally.equal, "differing": len(tally.differences), "first": shown}
+    lines += [line for one in shown_differences for line in item(one.decision_id, one.words)]
+    facts = {"decisions": tally.decisions, "equal": tally.equal, "differing": len(tally.differences), "first": shown_differences}
     print_facts(facts, lines, as_json=json)
     if tally.equal != tally.decisions:
         raise typer.Exit(1)
@@ -118,7 +118,7 @@ def what_if(
         raise CommandRefused("say what is otherwise: --bundle NAME:DIGEST, --mode MODE, or both")
     with resolve(home, profile).open_plane("auditor") as plane:
         load = ReadyBundles(plane.objects).load
-        other = None if bundle is None else load(_named(bundle))
+        other = None if bundle is None else load(_bundle_ref(bundle))
         trial = WhatIf(Alternative(other, mode), load)
         _over_span(plane, limit, "Deciding otherwise", trial.look_at)
     tally = trial.tally
@@ -153,20 +153,20 @@ def _over_span(plane: Plane, limit: int | None, words: str, look_at: Callable[[l
     with plane.pool.connection() as connection:
         count = count_loop_decisions(connection, pins)
         event_types = decided_event_types(connection, pins)
-    left = count if limit is None else min(limit, count)
-    with bar(Console(stderr=True), words, left) as advance:
+    left_count = count if limit is None else min(limit, count)
+    with bar(Console(stderr=True), words, left_count) as advance:
         for event_type in event_types:
             reader = EventReader(plane.archived_log, pins, event_type, plane.profile.clock_skew_us)
             for page in DecidedSpan(plane.pool, plane.objects, reader).pages(None, plane.log.ends()):
-                part = page[:left]
+                part = page[:left_count]
                 look_at(part)
                 advance(len(part))
-                left -= len(part)
-                if not left:
+                left_count -= len(part)
+                if not left_count:
                     return
 
 
-def _named(text: str) -> Any:
+def _bundle_ref(text: str) -> Any:
     from ofp_platform.vocabulary.loop.bundle import BundleRef
 
     name, _, digest = text.partition(":")
@@ -179,7 +179,7 @@ _Again = tuple[dict[str, Any] | None, str | None]
 
 
 def _by_rule(plane: Plane, record: DecisionRecord) -> _Again:
-    """What the stored rule gives, and what is wrong; None: nothing."""
+    """The decision by the stored rule, and what is wrong; None: nothing."""
     from ofp_platform.decisions.redecision import NotRedecided, decide_again
     from ofp_platform.online.serving.snapshot_store import SnapshotStore
     from ofp_platform.storage.evidence import read_evidence
@@ -189,16 +189,16 @@ def _by_rule(plane: Plane, record: DecisionRecord) -> _Again:
     assert record.feature_snapshot_hash is not None
     with plane.pool.connection() as connection:
         rule_text = read_evidence(connection, [record.rule.digest]).get(record.rule.digest)
-    served = SnapshotStore(plane.pool, plane.objects).load(record.feature_snapshot_hash, plane.is_own)
+    served_record = SnapshotStore(plane.pool, plane.objects).load(record.feature_snapshot_hash, plane.is_own)
     try:
-        again = decide_again(record, SnapshotRecord.model_validate_json(served), rule_text)
+        again = decide_again(record, SnapshotRecord.model_validate_json(served_record), rule_text)
     except NotRedecided as error:
         return None, str(error)
     return {"score": again.score, "outcome": again.outcome.value}, None if again.equal else _MISMATCH
 
 
 def _by_bundle(plane: Plane, record: DecisionRecord, stored: str) -> _Again:
-    """What the bundle gives, and what is wrong; None: nothing."""
+    """The decision by the bundle, and what is wrong; None: nothing."""
     import orjson
 
     from ofp_platform.decisions.decided_span import PastDecision
@@ -217,8 +217,8 @@ def _by_bundle(plane: Plane, record: DecisionRecord, stored: str) -> _Again:
     envelope = found_record.envelope
     event = ReadEvent(at, envelope.event_id, parse_time(envelope.ts_utc), dict(envelope.payload))
     name = record.feature_snapshot_hash
-    hashed = None if name is None else read_records(plane.pool, plane.objects, [name], record.context_pins).get(name)
-    past = PastDecision(stored, orjson.loads(stored), event, None if hashed is None else hashed["values"])
+    hashed_part = None if name is None else read_records(plane.pool, plane.objects, [name], record.context_pins).get(name)
+    past = PastDecision(stored, orjson.loads(stored), event, None if hashed_part is None else hashed_part["values"])
     tally = ReplayTally()
     redecide([past], ReadyBundles(plane.objects).load, tally)
     if tally.differences:
@@ -243,8 +243,8 @@ def _lines(record: DecisionRecord, submitted_by: str | None) -> list[str]:
             if bundle is None
             else f"bundle       {bundle.bundle.bundle_name}, {bundle.bundle.digest}, step {bundle.sequence} of its registry"
         )
-        lowered = "" if under.lowered is None else f", lowered to {under.applied}: {under.lowered}"
-        lines.append(f"posture      {under.in_force.mode}{lowered}")
+        lowering = "" if under.lowering is None else f", lowered to {under.applied_mode}: {under.lowering}"
+        lines.append(f"posture      {under.in_force.mode}{lowering}")
         lines.append(f"reasons      {', '.join(record.reason_codes or ()) or 'none'}")
     lines += [
         f"decided      {record.outcome.value}, score {record.score}, at {record.decided_at_utc}",

@@ -81,7 +81,9 @@ class BundleRef(Model):
 
 
 class Bundle(Model):
-    """What may decide on events of one type. groups: what it asks for; optional_groups: those of them that it can do without."""
+    """Rules and model that may decide on events of one type. groups: all that it asks for; optional_groups: those of them that it
+    can do without.
+    """
 
     kind: Literal["decision_bundle"] = "decision_bundle"
     contract_version: Version = "v0"

@@ -65,13 +65,15 @@ class DecidedUnder(Model):
     comes of an event in FAIL_CLOSED."""
 
     in_force: PostureInForce
-    applied: Annotated[Mode, Field(strict=False)]
-    lowered: Annotated[Lowering, Field(strict=False)] | None = None
+    applied_mode: Annotated[Mode, Field(strict=False)]
+    lowering: Annotated[Lowering, Field(strict=False)] | None = None
     fail_closed: Annotated[Outcome, Field(strict=False)]
 
     @model_validator(mode="after")
     def _lowered(self) -> Self:
-        if (self.applied is self.in_force.mode) == (self.lowered is not None) or self.applied.depth < self.in_force.mode.depth:
+        if (self.applied_mode is self.in_force.mode) == (
+            self.lowering is not None
+        ) or self.applied_mode.depth < self.in_force.mode.depth:
             raise ValueError("the mode applied is that in force, or a lower one with a reason")
         return self
 
@@ -172,7 +174,7 @@ class DecisionRecord(Model):
 
     @property
     def vector(self) -> Vector | None:
-        """What was decided on; None: it was decided without a vector."""
+        """The vector that was decided on; None: it was decided without."""
         if (
             self.feature_snapshot_hash is None
             or self.feature_keys is None

@@ -1,4 +1,4 @@
-"""What is learned from one dataset: the request that declares all of it, and the report on the model in exact form."""
+"""Learning from one dataset: the request that declares all of it, and the report on the model in exact form."""
 
 from __future__ import annotations
 
@@ -83,9 +83,9 @@ class Thresholds(Model):
 
 
 class AtThreshold(Model):
-    """What a threshold does to the rows of the test."""
+    """The effect of a threshold on the rows of the test."""
 
-    alerted: Count
+    alert_count: Count
     frauds: Count = Field(description="of the alerted")
     precision: SixDigits | None = Field(description="frauds / alerted; null: none is alerted")
     recall: SixDigits = Field(description="frauds / all frauds of the test")
@@ -104,7 +104,7 @@ class Gate(Model):
 
     metric: Metric
     at_least: SixDigits
-    seen: SixDigits
+    seen_value: SixDigits
     passed: bool
 
 

@@ -112,30 +112,32 @@ class Tree(Model):
 
     inputs: tuple[int, ...] = Field(strict=False, min_length=1)
     thresholds: tuple[Integer, ...] = Field(strict=False)
-    left: tuple[int, ...] = Field(strict=False)
-    right: tuple[int, ...] = Field(strict=False)
+    left_children: tuple[int, ...] = Field(strict=False)
+    right_children: tuple[int, ...] = Field(strict=False)
     absent_left: tuple[bool, ...] = Field(strict=False)
     values: tuple[Integer, ...] = Field(strict=False)
 
     @model_validator(mode="after")
     def _well_formed(self) -> Self:
         count = len(self.inputs)
-        columns = (self.thresholds, self.left, self.right, self.absent_left, self.values)
+        columns = (self.thresholds, self.left_children, self.right_children, self.absent_left, self.values)
         if {len(column) for column in columns} != {count}:
             raise ValueError("the arrays of a tree must be of one length")
-        for node, (asked, left, right) in enumerate(zip(self.inputs, self.left, self.right, strict=True)):
-            if asked >= 0 and not (node < left < count and node < right < count):
+        for node, (asked_input, left_children, right_children) in enumerate(
+            zip(self.inputs, self.left_children, self.right_children, strict=True)
+        ):
+            if asked_input >= 0 and not (node < left_children < count and node < right_children < count):
                 raise ValueError(f"node {node}: a child stands behind its parent, inside the tree")
-            if asked < -1:
-                raise ValueError(f"node {node}: there is no input {asked}")
+            if asked_input < -1:
+                raise ValueError(f"node {node}: there is no input {asked_input}")
         return self
 
     def depth(self) -> int:
         """Questions on the longest way to a leaf."""
         depths = [0] * len(self.inputs)
-        for node, asked in enumerate(self.inputs):
-            if asked >= 0:
-                for child in (self.left[node], self.right[node]):
+        for node, asked_input in enumerate(self.inputs):
+            if asked_input >= 0:
+                for child in (self.left_children[node], self.right_children[node]):
                     depths[child] = max(depths[child], depths[node] + 1)
         return max(depths)
 
@@ -171,7 +173,7 @@ class ExactModel(Model):
     @model_validator(mode="after")
     def _of_its_inputs(self) -> Self:
         count = len(self.inputs)
-        names = [asked.name for asked in self.inputs]
+        names = [asked_input.name for asked_input in self.inputs]
         if len(set(names)) != count:
             raise ValueError("an input is named twice")
         if isinstance(self.form, LinearForm):

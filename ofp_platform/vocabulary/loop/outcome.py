@@ -1,4 +1,4 @@
-"""What comes of a decision."""
+"""Outcomes of decisions."""
 
 from __future__ import annotations
 
