@@ -94,8 +94,8 @@ class CompiledModel:
         return _Nodes(
             join("inputs", np.int64),
             join("thresholds", np.int64),
-            join("left", np.int64, is_place=True),
-            join("right", np.int64, is_place=True),
+            join("left_children", np.int64, is_place=True),
+            join("right_children", np.int64, is_place=True),
             join("absent_left", np.bool_),
             join("values", np.int64),
             roots,

@@ -54,8 +54,8 @@ def test_a_report_counts_what_thresholds_find_and_tells_gates_that_failed() -> N
         SCORES,
     )
     assert report.thresholds == Thresholds(review_from=3, decline_from=4)
-    assert (report.at_review.alerted, report.at_review.frauds, report.at_review.recall) == (2, 2, "1.000000")
-    assert (report.at_decline.alerted, report.at_decline.precision, report.at_decline.recall) == (1, "1.000000", "0.500000")
+    assert (report.at_review.alert_count, report.at_review.frauds, report.at_review.recall) == (2, 2, "1.000000")
+    assert (report.at_decline.alert_count, report.at_decline.precision, report.at_decline.recall) == (1, "1.000000", "0.500000")
     assert report.quantisation is not None
     # 0.39 of the library is 3.9 here: it would not be declined
     assert (report.quantisation.other_outcomes, report.quantisation.largest_error) == (1, "0.010000000000")
