@@ -245,7 +245,7 @@ def test_the_kill_switch_by_keyboard(watched: Watched, served: ServedConsole) ->
         route.fulfill(json=posture_view_example())
 
     page.route("**/v0/posture/**", answer)
-    page.get_by_label("Mode", exact=True).focus()
+    page.locator("select[name=mode]").focus()
     page.keyboard.press("End")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
     from ofp_platform.vocabulary.profile import Profile
 
 
+@dataclass(frozen=True)
+class OperatorDsns:
+    """DSNs for what operators do: `audit`, of a role that may read all that they look at; `decider`, of one that may change the
+    posture.
+    """
+
+    audit: str
+    decider: str
+
+
 def build_application(
     profile: Profile,
     dsn: str,
@@ -32,14 +43,12 @@ def build_application(
     access: Path,
     health: Path,
     hosts: Sequence[str] = (),
-    audit_dsn: str | None = None,
-    decider_dsn: str | None = None,
+    operator_dsns: OperatorDsns | None = None,
 ) -> Application:
     """The application of one worker process. `reports`: the folder in which all workers tell what ended in them; `health`:
     that in which they keep health over time.
 
-    `audit_dsn`: of a role that may read all that operators look at; `decider_dsn`: of one that may change the posture; None: as
-    `dsn`.
+    `operator_dsns`: None: `dsn` for all of it.
     """
     from ofp_platform.api.access_log import AccessLog
     from ofp_platform.api.app import Application, HttpPolicy
@@ -57,6 +66,7 @@ def build_application(
     from ofp_platform.vocabulary.background_tasks import EndedTasks
     from ofp_platform.vocabulary.identity import pins_digest
 
+    operators = operator_dsns or OperatorDsns(dsn, dsn)
     policy = HttpPolicy(
         max_body_bytes=profile.limits.max_body_bytes,
         body_timeout_seconds=profile.http.body_seconds,
@@ -70,10 +80,10 @@ def build_application(
     return Application(
         service,
         builds,
-        OperatorViews(profile, audit_dsn or dsn),
+        OperatorViews(profile, operators.audit),
         RecordRequests(dsn, profile.context_pins, service.snapshot, service.pack),
-        Overviews(profile, audit_dsn or dsn),
-        posture=PostureRequests(profile, decider_dsn or dsn, lambda: time.time_ns() // 1_000),
+        Overviews(profile, operators.audit),
+        posture=PostureRequests(profile, operators.decider, lambda: time.time_ns() // 1_000),
         authentication=authentication,
         cases=CaseRequests(dsn, profile.context_pins, service.pack),
         hosts=OwnHosts(hosts),
@@ -175,7 +185,6 @@ def serve(
             access=environment.folder / FOLDER,
             health=environment.folder / health_ring.FOLDER,
             hosts=(host, *(allow_host or ())),
-            audit_dsn=environment.audit_dsn(dsn),
-            decider_dsn=environment.decider_dsn(dsn),
+            operator_dsns=OperatorDsns(environment.audit_dsn(dsn), environment.decider_dsn(dsn)),
         )
         server.serve(application, host, port, workers, limits=limits, tls=tls, ended=EndedTasks(Path(reports)))
