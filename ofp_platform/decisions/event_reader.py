@@ -10,7 +10,7 @@ import orjson
 
 from ofp_platform.log.port import EventLog, RecordBatch
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.position import Basis, PartitionBasis, Position, make_basis
+from ofp_platform.vocabulary.position import Basis, PartitionBasis, Position, make_basis, order, place
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,18 @@ class EventReader:
                 if not batch.next.closed:
                     rest.append(partition_id)
             waiting = rest
+
+    def between(self, begin: Basis, end: Basis, records: int = 4_000) -> Iterator[ReadPage]:
+        """Pages of the events from one basis up to another; a partition that the second does not name is left out.
+
+        Raises:
+            LogError: what the log has against it.
+        """
+        ends = {part.partition_id: place(part) for part in end.partitions}
+        for page in self.pages(begin, records):
+            last = ends.get(page.next.partition_id)
+            if last is not None:
+                yield ReadPage([event for event in page.events if order(event.position.offset) <= last], page.next)
 
     def _events(self, batch: RecordBatch) -> list[ReadEvent]:
         return [

@@ -102,10 +102,7 @@ def _linear(
     form = LinearForm(
         base=base, weights=tuple(weights), references=tuple(references), least=tuple(least), greatest=tuple(greatest)
     )
-    with_absent = tuple(
-        asked_input.model_copy(update={"absent": 0}) if asked_input.source != "event_time" else asked_input
-        for asked_input in inputs
-    )
+    with_absent = tuple(_with_zero(asked_input) for asked_input in inputs)
     return ExactModel(model_name=name, inputs=with_absent, score_scale=scale, score_kind="log_odds", form=form)
 
 
@@ -117,10 +114,7 @@ def _trees(
     score_kind: Literal["probability", "log_odds"],
 ) -> ExactModel:
     # fitted to rows in which an absent value is 0
-    with_absent = [
-        asked_input.model_copy(update={"absent": 0}) if asked_input.source != "event_time" else asked_input
-        for asked_input in inputs
-    ]
+    with_absent = [_with_zero(asked_input) for asked_input in inputs]
     return exact_trees(name, grown_trees, with_absent, base, score_kind)
 
 

@@ -1,4 +1,4 @@
-"""`ofp governance`: the facts that are kept for good about builds and runs."""
+"""`ofp governance`: the facts that are kept for good, and the sums over the loop."""
 
 from __future__ import annotations
 
@@ -7,19 +7,14 @@ from typing import Annotated
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import AsJson, Home
+from ofp_platform.cli.options import AsJson, Home, ProfileSource
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 app = typer.Typer(
-    help="List governance facts: builds that ended, datasets that were superseded, runs of Dagster that failed.",
+    help="List governance facts: builds, bundles, postures, runs of Dagster that failed; sum up the loop.",
     no_args_is_help=True,
 )
-
-
-@app.callback()
-def governance() -> None:
-    """A group, though of one command."""
 
 
 @app.command("list", short_help="List the newest governance facts.")
@@ -57,3 +52,50 @@ def show_list(
         ),
         as_json=json,
     )
+
+
+@app.command(short_help="Sum up the loop of the run, to the unit.")
+def reconcile(
+    keep: Annotated[bool, typer.Option("--keep", help="Write the report to the object store, under its digest.")] = False,
+    json: AsJson = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Hold the events of the log that the decider came by against its decisions, intents of actions against their outcomes,
+    decisions against the audit log, labels of cases against the answers of the label store. Exit code 1 if something is missing
+    or left over (its names are printed), or if nothing was ever decided.
+    """
+    from ofp_platform.decisions.event_reader import EventReader
+    from ofp_platform.governance.loop_reconciliation import keep_reconciliation, reconcile_loop
+    from ofp_platform.storage.decider_places import decided_span
+
+    with resolve(home, profile).open_plane("auditor") as plane:
+        declared_profile = plane.profile
+        pins, deciding = declared_profile.context_pins, declared_profile.deciding
+        if deciding is None:
+            raise CommandRefused("the profile declares no `deciding`: the plane itself decides nothing, and there is no loop")
+        reader = EventReader(plane.archived_log, pins, deciding.event_type, declared_profile.clock_skew_us)
+        with plane.pool.connection() as connection:
+            span = decided_span(connection, pins, plane.log.stream_name)
+            if span is None:
+                raise CommandRefused(f"nothing of run {pins.run_id!r} is decided on yet: `ofp decider run` decides")
+            event_ids = (event.event_id for page in reader.between(*span) for event in page.events)
+            report = reconcile_loop(connection, pins, deciding.event_type, event_ids, span)
+        path = keep_reconciliation(plane.objects, report) if keep else None
+    intents = f"{report.executed:,} executed + {report.denied:,} denied + {report.failed:,} failed + {report.open_intents:,} open"
+    leaves = (
+        f"{report.decision_leaves:,} leaves + {report.unproven_decisions:,} unproven + {report.quarantined_decisions:,} set aside"
+    )
+    labels = f"{report.labels_accepted:,} accepted + {report.labels_rejected:,} rejected + {report.labels_pending:,} pending"
+    lines = [
+        f"traffic    {report.traffic:,} events; {report.decisions:,} decisions, and {report.shadow_decisions:,} of a shadow",
+        f"intents    {report.intents:,} = {intents}",
+        f"decisions  {report.decisions + report.shadow_decisions:,} = {leaves}",
+        f"labels     {report.labels_asserted:,} = {labels}",
+        *report.differences,
+    ]
+    lines += [] if report.differences else ["it balances to the unit"]
+    lines += [] if path is None else [f"kept as {path}"]
+    print_facts({**report.model_dump(mode="json"), "path": path}, lines, as_json=json)
+    if report.differences:
+        raise typer.Exit(1)
