@@ -23,6 +23,7 @@ from ofp_platform.vocabulary.loop.case_standing import CaseState
 from ofp_platform.vocabulary.model import is_digest
 
 _DOWN = "the store of cases does not answer; the same request may be sent again, and is done once"
+_UNKNOWN = "no case of this run has this id; GET /v0/cases lists them"
 _SEPARATOR = "~"
 T = TypeVar("T")
 
@@ -105,7 +106,7 @@ class CaseRequests:
 
     def _demand_known(self, may_read: MayRead) -> None:
         if not may_read(self._pins):  # whether there is one, is not told either
-            raise not_found(Reason.UNKNOWN_CASE, "no case of a run that you may read has this id")
+            raise not_found(Reason.UNKNOWN_CASE, _UNKNOWN)
 
     def _demand_run(self, pins: ContextPins, may_read: MayRead) -> None:
         if pins != self._pins or not may_read(pins):
@@ -121,7 +122,7 @@ def _told(work: Callable[[], T]) -> T:
     try:
         return work()
     except CaseNotFound:
-        raise not_found(Reason.UNKNOWN_CASE, "no case of this run has this id; GET /v0/cases lists them") from None
+        raise not_found(Reason.UNKNOWN_CASE, _UNKNOWN) from None
     except EntryConflict:
         words = "an entry of this type and source_ref is in the case with other content; the first stands, both digests are kept"
         raise invalid(Reason.CASE_ENTRY_CONFLICT, words) from None

@@ -25,6 +25,7 @@ import pytest
 
 from ofp_platform.api.access_log import read_accesses
 from ofp_platform.api.build_examples import intent_example
+from ofp_platform.api.case_examples import case_entry_ask_example, case_trigger_ask_example
 from ofp_platform.api.examples import labels_example
 from ofp_platform.api.principals import Principal, Scope
 from ofp_platform.api.route_scopes import (
@@ -34,6 +35,9 @@ from ofp_platform.api.route_scopes import (
     BUILD_RUN,
     BUILD_RUNS,
     BUILD_STAGES,
+    CASE,
+    CASE_ENTRIES,
+    CASES,
     CATALOGUE,
     DATASET,
     DATASETS,
@@ -56,6 +60,7 @@ from ofp_platform.api.route_scopes import (
     Open,
     scope_of,
 )
+from ofp_platform.cases.case_desk import CaseDesk
 from ofp_platform.cli.processes import Child, ofp_command
 from ofp_platform.client import OfpClient
 from ofp_platform.online.plane import Plane
@@ -63,6 +68,7 @@ from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.loop.case import CaseEvent, CaseTrigger, case_id
 from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, AsOfSpec
 from ofp_platform.vocabulary.offline.rebuilt_snapshot import RebuiltFeatureSnapshot, rebuilt_snapshot_path
@@ -76,13 +82,19 @@ from ofp_platform_tests.oracle.decided import decision_on
 from ofp_platform_tests.oracle.kept import keep_one_of_each
 from ofp_platform_tests.oracle.simulated_log import PINS, deliveries, write_profile
 
-TRIES, THREADS, SEED = 12_000, 4, 20_261_128
+TRIES, THREADS, SEED = 16_000, 4, 20_261_128
 RECORDED_DECISIONS = f"POST {DECISIONS}"
-TRIED: dict[str, Scope | Open] = {**SCOPES, RECORDED_DECISIONS: scope_of(DECISIONS, "POST")}
+TRIGGERED_CASES = f"POST {CASES}"
+TRIED: dict[str, Scope | Open] = {
+    **SCOPES,
+    RECORDED_DECISIONS: scope_of(DECISIONS, "POST"),
+    TRIGGERED_CASES: scope_of(CASES, "POST"),
+}
 """Routes to their scopes, a path with two of them by its method."""
 FOR_THE_SERVED_RUN = (
     *(GET_FEATURES, RECORDED_DECISIONS, DECISION, LABELS),
     *(BUILD_STAGES, PARITY_REPORT, DATASET, EXPLANATION),
+    *(TRIGGERED_CASES, CASE, CASE_ENTRIES),
 )
 """Routes that answer for the run that is served alone, whichever run the question names."""
 RUNS = ("run-of-alpha", "run-of-beta")
@@ -101,6 +113,7 @@ class Town:
     rebuilt: dict[str, list[str]] = field(default_factory=dict)
     build_runs: dict[str, list[str]] = field(default_factory=dict)
     decisions: dict[str, list[str]] = field(default_factory=dict)
+    cases: dict[str, list[str]] = field(default_factory=dict)
     comparisons: dict[str, list[str]] = field(default_factory=dict)
     datasets: dict[str, list[str]] = field(default_factory=dict)
     records: dict[str, bytes] = field(default_factory=dict)
@@ -174,7 +187,15 @@ def town(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         for run_id in RUNS:
             _open(stack, found, run_id, home, module_dsn, variables)
         chance = random.Random(SEED)
-        by_name = (found.snapshots, found.rebuilt, found.build_runs, found.decisions, found.comparisons, found.datasets)
+        by_name = (
+            found.snapshots,
+            found.rebuilt,
+            found.build_runs,
+            found.decisions,
+            found.cases,
+            found.comparisons,
+            found.datasets,
+        )
         for names in by_name:
             names[NOWHERE] = [f"{chance.getrandbits(256):064x}" for _ in range(3)]
         pins = ContextPins.model_validate(pins_of(NOWHERE))
@@ -239,6 +260,11 @@ def _compare_and_publish(town: Town, run_id: str, dsn: str, objects: ObjectStore
     with open_pool(dsn, max_size=2) as pool:
         stream_name = f"stream-{RUNS.index(run_id)}"
         kept = keep_one_of_each(pool, objects, pins, stream_name, town.decisions[run_id][0], town.snapshots[run_id][0])
+    event = CaseEvent(event_class="card_payment", event_id=case_trigger_ask_example()["event_id"])
+    town.cases[run_id] = [case_id(pins, event.event_class, event.event_id)]
+    with open_pool(dsn, max_size=2) as pool:
+        desk = CaseDesk(pool, pins, lambda assertion, submitted_by: None, lambda: 1_800_000_000_000_000)
+        desk.trigger(event, CaseTrigger.MANUAL_ASSERTION, "call", "a customer called", "ann")
     town.comparisons[run_id] = [kept.comparison_id]
     town.datasets[run_id] = [kept.dataset.dataset_identity]
     town.build_runs[run_id].append(kept.build)
@@ -252,7 +278,7 @@ GRANTED = {EXPLANATION: 400}
 
 OF_THE_SERVED_RUN = (
     *(APPLY_FAILURES, FEATURE_GROUPS, CATALOGUE, ENTITY, FEAST_FEATURES, DECISIONS),
-    *(BUILD_RUNS, PARITY, DATASETS, PACK_OPERATIONS, HEALTH_HISTORY),
+    *(BUILD_RUNS, PARITY, DATASETS, PACK_OPERATIONS, HEALTH_HISTORY, CASES),
 )
 """Routes whose question names no run: it is the one that is served."""
 
@@ -261,6 +287,7 @@ def request_of(town: Town, attempt: Try) -> tuple[str, str, bytes | None]:
     """Method, path and body."""
     path = attempt.route.replace("{snapshot_hash}", attempt.name).replace("{run_key}", attempt.name)
     path = path.replace("{decision_id}", attempt.name).replace("{name}", "app.js").removeprefix("POST ")
+    path = path.replace("{case_id}", attempt.name)
     path = path.replace("{comparison_id}", attempt.name).replace("{dataset_identity}", f"{attempt.name}?name=fraud_by_payment")
     if attempt.route == GET_FEATURES:
         return "POST", path, json.dumps(town.question(attempt.target)).encode()
@@ -271,6 +298,13 @@ def request_of(town: Town, attempt: Try) -> tuple[str, str, bytes | None]:
         return "POST", path, json.dumps({**asked, "as_of_time_utc": question["as_of_time_utc"]}).encode()
     if attempt.route == RECORDED_DECISIONS:
         return "POST", path, town.records[attempt.target]
+    if attempt.route == TRIGGERED_CASES:
+        ask = {**case_trigger_ask_example(), "context_pins": pins_of(attempt.target), "event_class": "card_payment"}
+        return "POST", path, json.dumps(ask).encode()
+    if attempt.route == CASE_ENTRIES:
+        note = {"entry_type": "NOTE", "text": "looked at"}
+        entry = {**case_entry_ask_example(), "context_pins": pins_of(attempt.target), "content": note}
+        return "POST", path, json.dumps(entry).encode()
     if attempt.route == ENTITY:
         return "GET", f"{path}?{urlencode({'key_type': 'account', 'key_id': town.key_id})}", None
     if attempt.route == LABELS:
@@ -299,6 +333,8 @@ def tries(town: Town) -> list[Try]:
         BUILD_RUN: town.build_runs,
         BUILD_STAGES: town.build_runs,
         DECISION: town.decisions,
+        CASE: town.cases,
+        CASE_ENTRIES: town.cases,
         EXPLANATION: town.snapshots,
         PARITY_REPORT: town.comparisons,
         DATASET: town.datasets,
@@ -402,6 +438,7 @@ def test_ten_thousand_tries_give_no_row_of_another_run(town: Town) -> None:
     assert rows == []
     for status in (200, 403, 404):  # the access log has the path of a route
         statuses[DECISIONS, status] += statuses[RECORDED_DECISIONS, status]
+        statuses[CASES, status] += statuses[TRIGGERED_CASES, status]
     tried = sum(number for (route, _), number in statuses.items() if TRIED[route] is not Open.OPEN and route in SCOPES)
     recorded = recorded_accesses(town, tried, since)
     for route in SCOPES:
