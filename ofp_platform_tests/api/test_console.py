@@ -253,7 +253,7 @@ def test_the_kill_switch_by_keyboard(watched: Watched, served: ServedConsole) ->
     assert "yes, by operator: no signal changes it" in page.locator("main").inner_text()
     page.get_by_label("Why it is released").fill("over")
     page.keyboard.press("Enter")
-    page.get_by_text("It is released").wait_for()
+    page.get_by_text("It is released: signals").wait_for()
     assert asked == [
         ("posture/hold", {"mode": "FAIL_CLOSED", "reason": "stop"}),
         ("posture/release", {"reason": "over"}),

@@ -8,7 +8,7 @@ import { refused } from "/console/refusals.js";
 const MODES = ["NORMAL", "REDUCED", "RULES_ONLY", "HOLD", "FAIL_CLOSED"];
 const TONES = { NORMAL: "good", REDUCED: "warn", RULES_ONLY: "warn", HOLD: "bad", FAIL_CLOSED: "bad" };
 
-export async function posturePage(_rest, { signal, announce }) {
+export async function posturePage(_rest, { signal }) {
   const state = h("div", null);
   const outcome = h("div", { role: "status" });
   const draw = (view) => {
@@ -34,7 +34,6 @@ export async function posturePage(_rest, { signal, announce }) {
     try {
       draw(await ask(path, { body }));
       outcome.replaceChildren(note("plain", words));
-      announce(words);
     } catch (error) {
       outcome.replaceChildren(refused(error));
     }

@@ -90,17 +90,16 @@ def watch(
     from ofp_platform.posture.signals import UnknownSignal, demand_known, read_signals
     from ofp_platform.posture.watching import PostureWatch
 
-    environment = resolve(home, profile)
-    policy = _policy(environment.load_profile().posture)
-    try:
-        demand_known(policy)
-    except UnknownSignal as error:
-        raise CommandRefused(str(error)) from None
     stop = threading.Event()
     with (
-        environment.open_plane_without_log("decider") as plane,
+        resolve(home, profile).open_plane_without_log("decider") as plane,
         OfpClient(url, timeout_seconds=1.0, retries=RetryPolicy(attempts=1)) as client,
     ):
+        policy = _policy(plane.profile.posture)
+        try:
+            demand_known(policy)
+        except UnknownSignal as error:
+            raise CommandRefused(str(error)) from None
         pins, stream_name = plane.profile.context_pins, plane.profile.stream_name
 
         def read() -> dict[str, int | None]:
