@@ -1,0 +1,64 @@
+"""Actions asked for in cases become intents of who acts, once each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from pydantic import ValidationError
+
+from ofp_platform.actions.case_requests import collect_requests
+from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.storage.case_entries import OfferedEntry, append_entries
+from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.loop.action import ActionIntent, OriginKind
+from ofp_platform.vocabulary.loop.case import ActionRequested, CaseEvent, CaseTrigger, StatedEvidence, Triggered
+
+PINS = ContextPins(scenario_id="s", run_id="r", manifest_fingerprint="0" * 64, parameter_hash="1" * 64)
+EVENT = CaseEvent(event_class="card_payment", event_id="e-1")
+POLICY = f"1.{'6' * 64}"
+AT = 1_767_225_600_000_000
+
+
+@pytest.fixture
+def pool(dsn: str) -> Iterator[Pool]:
+    with open_pool(dsn, max_size=2) as opened:
+        yield opened
+
+
+def asked(pool: Pool, target: str, ref: str) -> None:
+    content = ActionRequested(action_type="hold_account", target=target, reason="while we look")
+    with pool.connection() as connection, connection.transaction():
+        append_entries(connection, PINS, [OfferedEntry(EVENT, ref, AT, "ann", content)])
+
+
+def test_each_request_becomes_one_intent_however_often_it_is_looked(pool: Pool) -> None:
+    log = PostgresLog.create(pool, "decisions", 1, "event_id")
+    opened = Triggered(trigger=CaseTrigger.MANUAL_ASSERTION, evidence=StatedEvidence(reason="odd"))
+    with pool.connection() as connection, connection.transaction():
+        append_entries(connection, PINS, [OfferedEntry(EVENT, "manual/1", AT, "ann", opened)])
+    asked(pool, "account:acct-1", "ask/1")
+    asked(pool, "webhook:payments", "ask/2")
+
+    def collect() -> int:
+        with pool.connection() as connection, connection.transaction():
+            return collect_requests(connection, log, PINS, POLICY)
+
+    assert [collect(), collect()] == [2, 0]
+    asked(pool, "account:acct-1", "ask/3")
+    assert [collect(), collect()] == [1, 0]
+    with pool.connection() as connection:
+        rows = connection.execute("SELECT content FROM ofp.action_intent ORDER BY intent_id").fetchall()
+    intents = [ActionIntent.model_validate_json(content) for (content,) in rows]
+    assert [intent.scope for intent in intents] == ["account", "payments", "account"]
+    assert {(intent.actor, intent.origin.origin_kind, intent.reason) for intent in intents} == {
+        ("ann", OriginKind.CASE, "while we look")
+    }
+    assert len(log.read("0000", None, 10)) == 3
+
+
+@pytest.mark.parametrize("target", ["acct-1", "account:", "planet:mars", "webhook:"])
+def test_a_target_that_there_is_not_is_refused_when_it_is_asked_for(target: str) -> None:
+    with pytest.raises(ValidationError, match="target"):
+        ActionRequested(action_type="hold_account", target=target, reason="x")
