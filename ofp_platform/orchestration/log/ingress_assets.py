@@ -328,7 +328,11 @@ verify_world_job = dg.define_asset_job(
     "verify_world", dg.AssetSelection.assets(WORLD_PACK), description="Look at all of a sealed world."
 )
 request_run_job = dg.define_asset_job(
-    "request_run", dg.AssetSelection.assets(CONTROL_RUN), description="Ask for the run of the profile over a sealed world."
+    "request_run",
+    # not every check beside it: the posture is no matter of who asks for a run
+    dg.AssetSelection.assets(CONTROL_RUN).without_checks()
+    | dg.AssetSelection.checks(dg.AssetCheckKey(CONTROL_RUN, EVIDENCE_RESOLVES)),
+    description="Ask for the run of the profile over a sealed world.",
 )
 reconcile_ingress_job = dg.define_asset_job(
     "reconcile_ingress",
