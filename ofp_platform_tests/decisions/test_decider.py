@@ -152,9 +152,9 @@ async def test_each_event_is_decided_on_once_and_told_and_made_again(world: Worl
 
     # a record that somebody changed is found, and so is a bundle that is gone
     forged = next(one for one in past if one.content["outcome"] == "decline")
-    text = forged.stored.replace('"outcome":"decline"', '"outcome":"approve"')
+    text = forged.stored_text.replace('"outcome":"decline"', '"outcome":"approve"')
     replay = ReplayTally()
-    redecide([replace(forged, stored=text, content=orjson.loads(text))], ReadyBundles(world.objects).load, replay)
+    redecide([replace(forged, stored_text=text, content=orjson.loads(text))], ReadyBundles(world.objects).load, replay)
     assert [one.words for one in replay.differences] == ["outcome: recorded approve, made again decline"]
     (world.objects.folder / bundle_path(world.bundle()[0].ref)).unlink()  # type: ignore[operator]
     replay = ReplayTally()

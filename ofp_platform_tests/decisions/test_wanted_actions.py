@@ -14,13 +14,14 @@ from ofp_platform.vocabulary.loop.bundle import BundleInForce, BundleRef, Slot
 from ofp_platform.vocabulary.loop.decision_record import DecidedUnder, DecisionRecord, Lowering, loop_decision_id
 from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.loop.posture import Mode, PostureInForce
-from ofp_platform.vocabulary.position import Basis, PartitionBasis, Position
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position
 from ofp_platform.vocabulary.profile import DecidedAction
 from ofp_platform.vocabulary.serving import FeatureDefinitionSet, FeatureGroupRef
 
 PINS = ContextPins(scenario_id="s", run_id="r", manifest_fingerprint="0" * 64, parameter_hash="1" * 64)
 AT = Position(stream_name="payments", partition_id="0000", offset=4)
 CONTROL = Position(stream_name="control", partition_id="0000", offset=1)
+KNOWN = PartitionBasis(partition_id="0000", offset_kind=OffsetKind.EXCLUSIVE_NEXT, offset=5)
 BUNDLE = BundleInForce(bundle=BundleRef(bundle_name="b", digest="2" * 64), sequence=2, position=CONTROL)
 HOLD = DecidedAction(outcome="decline", action_type="hold_account", key_type=KeyType.ACCOUNT)
 TELL = DecidedAction(outcome="decline", action_type="tell", webhook="payments")
@@ -36,7 +37,10 @@ def record(outcome: Outcome, mode: Mode = Mode.NORMAL, slot: Slot = Slot.ACTIVE,
         "feature_groups": (FeatureGroupRef(group_name="g", group_version="v1"),),
         "feature_definition_set": FeatureDefinitionSet(pack_id="p", revision=1, digest="4" * 64),
         "run_config_digest": "5" * 64,
-        "input_basis": Basis(stream_name="payments", partitions=(PartitionBasis(partition_id="0000", offset=5),)),
+        "input_basis": Basis(
+            stream_name="payments",
+            partitions=(PartitionBasis(partition_id="0000", offset_kind=OffsetKind.EXCLUSIVE_NEXT, offset=5),),
+        ),
     }
     in_force = PostureInForce(mode=Mode.NORMAL, sequence=0, position=CONTROL)
     lowering = None if mode is Mode.NORMAL else Lowering.FEATURES_LATE

@@ -15,7 +15,7 @@ from ofp_platform.vocabulary.identity import pins_digest
 from ofp_platform.vocabulary.loop.bundle import Slot
 from ofp_platform.vocabulary.loop.loop_reconciliation import LoopReconciliation
 from ofp_platform.vocabulary.loop.outcome import Outcome
-from ofp_platform.vocabulary.position import Basis, PartitionBasis
+from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis
 from ofp_platform_tests.decisions.test_wanted_actions import PINS, record
 
 
@@ -26,7 +26,10 @@ def pool(dsn: str) -> Iterator[Pool]:
 
 
 def basis(offset: int) -> Basis:
-    return Basis(stream_name="payments", partitions=(PartitionBasis(partition_id="0000", offset=offset),))
+    return Basis(
+        stream_name="payments",
+        partitions=(PartitionBasis(partition_id="0000", offset_kind=OffsetKind.EXCLUSIVE_NEXT, offset=offset),),
+    )
 
 
 def summed(pool: Pool, *event_ids: str) -> LoopReconciliation:

@@ -10,7 +10,7 @@ import pytest
 from ofp_platform.storage.decider_places import PlaceMoved, begin_places, decided_span, move_place, read_places
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.position import PartitionBasis, make_basis
+from ofp_platform.vocabulary.position import OffsetKind, PartitionBasis, make_basis
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def pool(dsn: str) -> Iterator[Pool]:
 
 
 def part(name: str, offset: int) -> PartitionBasis:
-    return PartitionBasis(partition_id=name, offset=offset)
+    return PartitionBasis(partition_id=name, offset_kind=OffsetKind.EXCLUSIVE_NEXT, offset=offset)
 
 
 def test_a_run_is_begun_once_and_moved_from_where_it_stands(pool: Pool) -> None:
