@@ -35,6 +35,7 @@ from ofp_platform.vocabulary.loop.case_requests import Case, CaseEntryAsk, CaseL
 from ofp_platform.vocabulary.loop.decision_record import DecisionList, DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.loop.eval_report import EvalReport, TrainRequest
 from ofp_platform.vocabulary.loop.exact_model import ExactModel
+from ofp_platform.vocabulary.loop.loop_reconciliation import LoopReconciliation
 from ofp_platform.vocabulary.loop.posture import PostureChange, PostureHold, PostureMessage, PostureRelease, PostureView
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.build_intent import INTENT
@@ -396,6 +397,9 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "audit_co_signature_v0.schema.json": object_schema(CoSignature, "audit_co_signature", "Co-signature of a head v0"),
         "audit_proof_v0.schema.json": object_schema(AuditProof, "audit_proof", "Proof of a record v0"),
         "model_lineage_v0.schema.json": object_schema(ModelLineage, "model_lineage", "Lineage of models v0"),
+        "loop_reconciliation_v0.schema.json": object_schema(
+            LoopReconciliation, "loop_reconciliation", "Reconciliation of the loop v0"
+        ),
         "exact_model_v0.schema.json": object_schema(ExactModel, "exact_model", "Model in exact form v0"),
         "train_request_v0.schema.json": object_schema(TrainRequest, "train_request", "Request for a training v0"),
         "eval_report_v0.schema.json": object_schema(EvalReport, "eval_report", "Report on a model v0"),

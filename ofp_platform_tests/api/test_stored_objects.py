@@ -65,6 +65,7 @@ COLUMNS = {
 PINNED_ELSEWHERE = {"ofp_health", "ofp_feature_groups", "profile", "ofs_label_assertion", "canonical_event_envelope"} | {
     "df_decision_receipt",
     "audit_leaf",
+    "loop_reconciliation",
     "audit_tree_head",
     "audit_co_signature",
     "audit_proof",

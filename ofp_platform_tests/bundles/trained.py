@@ -26,7 +26,7 @@ def model_of(*inputs: Mapping[str, Any]) -> ExactModel:
 
 def report_of(model: ExactModel, **changed: Any) -> EvalReport:
     """A report on a model."""
-    at = {"alerted": 1, "frauds": 1, "precision": "1.000000", "recall": "0.500000"}
+    at = {"alert_count": 1, "frauds": 1, "precision": "1.000000", "recall": "0.500000"}
     fields = {
         "request_digest": "1" * 64,
         "manifest_digest": "2" * 64,
@@ -40,7 +40,7 @@ def report_of(model: ExactModel, **changed: Any) -> EvalReport:
         "at_review": at,
         "at_decline": at,
         "quantisation": None,
-        "gates": [{"metric": "auc_roc", "at_least": "0.800000", "seen": "0.900000", "passed": True}],
+        "gates": [{"metric": "auc_roc", "at_least": "0.800000", "seen_value": "0.900000", "passed": True}],
         **changed,
     }
     return EvalReport.model_validate(fields)

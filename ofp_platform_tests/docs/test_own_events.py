@@ -18,7 +18,8 @@ NAMED = re.compile(r"\b[0-9a-f]{64}\b|(?<=fraud_by_booking:)[0-9a-f]{12}")
 
 def alike(text: str) -> str:
     """An output without what depends on the machine or the release: hashes, seconds, scores, the folder."""
-    text = re.sub(r"lineage-[0-9a-f]{16}", "lineage-ID", HASH.sub("HASH", text))
+    named = r"(lineage|logistic_regression|decision_tree_depth_2|random_forest)-[0-9a-f]{16}"
+    text = re.sub(named, r"\1-ID", HASH.sub("HASH", text))
     text = re.sub(r"\b\d+\.\d+ (?=(MB|s)\b)", "N ", re.sub(r"\b0\.\d{3}\b", "SCORE", text))
     text = re.sub(r"(fraud_by_booking:)[0-9a-f]{12}  \S+Z", r"\1DIGITS  TIME", text)
     return re.sub(r"(?m)^wrote \S*/(?=\.ofp/)", "wrote ", text).strip()

@@ -20,6 +20,7 @@ STAY = {
     "cli/installation/installation_commands.py init": OPTIONS,
     "cli/installation/principal_commands.py add": OPTIONS,
     "cli/offline/entity_commands.py from_entities": OPTIONS,
+    "cli/offline/model_commands.py train_models": OPTIONS,
     "cli/online/features.py get_features": OPTIONS,
     "cli/online/ingress_commands.py serve": OPTIONS,
     "kernel/answer_form.py body": FIELDS,
@@ -41,6 +42,8 @@ STAY = {
     "online/projecting/continuous.py run_continuous": CALLBACKS,
     "online/serving/reader.py __init__": PARTS,
     "online/state/chunk_codec.py _write": LOOP,
+    "scoring/loops.py score_trees": LOOP,
+    "scoring/loops.py share_trees": LOOP,
     "vocabulary/offline/dataset_manifest.py manifest_of": FIELDS,
     "vocabulary/snapshot_hash.py hashed_object": FIELDS,
 }

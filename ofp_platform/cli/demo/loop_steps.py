@@ -21,6 +21,7 @@ from ofp_platform.actions.webhook import open_webhooks
 from ofp_platform.audit.appending import append_records
 from ofp_platform.audit.proving import proof_file, prove_record
 from ofp_platform.audit.signing_keys import SigningKey, read_key, write_key
+from ofp_platform.audit.tree_heads import AuditRefused
 from ofp_platform.bundles.bundle_file import bundle_source, make_bundle, read_bundle_file
 from ofp_platform.bundles.bundle_registry import BundleRegistry
 from ofp_platform.bundles.compatibility import LivePlane
@@ -289,10 +290,14 @@ class LoopSteps:
         plane = self.plane
         with plane.pool.connection() as connection:
             proof = prove_record(connection, plane.objects, chosen.decision_id)
-        proof = proof_of_decision(plane, proof, with_payload=False, with_events=True)
+        try:
+            proof = proof_of_decision(plane, proof, with_payload=False, with_events=True)
+            content = proof_file(proof)
+        except AuditRefused:  # so many events stand behind its values that they do not fit into 32 kB
+            content = proof_file(proof_of_decision(plane, proof, with_payload=False, with_events=False))
         file = self.environment.folder / "proofs" / f"{chosen.decision_id[:16]}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(proof_file(proof) + b"\n")
+        file.write_bytes(content + b"\n")
         verifier = Path(ofp_platform.__file__).parents[1] / "contracts" / "verify_proof.py"
         if not verifier.exists():
             done(self.console, "Portable proof", f"{file}; its verifier stands in contracts/ of the repository")

@@ -226,6 +226,8 @@ def request(
             )
         except ValidationError as error:
             raise CommandRefused("\n".join(fault_words(error, "the request"))) from None
+        except ValueError as error:
+            raise CommandRefused(str(error)) from None
         log = plane.decisions_log(create=True)
         with plane.pool.connection() as connection:
             with connection.transaction():

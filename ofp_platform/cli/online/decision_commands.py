@@ -98,7 +98,7 @@ def replay(
 def what_if(
     bundle: Annotated[
         str | None,
-        typer.Option("--bundle", metavar="NAME:DIGEST", help="A published bundle that decides instead.", show_default=False),
+        typer.Option("--bundle", metavar="NAME/DIGEST", help="A published bundle that decides instead.", show_default=False),
     ] = None,
     mode: Annotated[Mode | None, typer.Option("--mode", help="The mode that is applied instead.", show_default=False)] = None,
     limit: Annotated[
@@ -115,7 +115,7 @@ def what_if(
     from ofp_platform.decisions.what_if import Alternative, WhatIf
 
     if bundle is None and mode is None:
-        raise CommandRefused("say what is otherwise: --bundle NAME:DIGEST, --mode MODE, or both")
+        raise CommandRefused("say what is otherwise: --bundle NAME/DIGEST, --mode MODE, or both")
     with resolve(home, profile).open_plane("auditor") as plane:
         load = ReadyBundles(plane.objects).load
         other = None if bundle is None else load(_bundle_ref(bundle))
@@ -169,9 +169,9 @@ def _over_span(plane: Plane, limit: int | None, words: str, look_at: Callable[[l
 def _bundle_ref(text: str) -> Any:
     from ofp_platform.vocabulary.loop.bundle import BundleRef
 
-    name, _, digest = text.partition(":")
+    name, _, digest = text.partition("/")
     if not is_digest(digest):
-        raise CommandRefused(f"{text[:100]}: a bundle is named NAME:DIGEST, with the 64 hex digits of `ofp bundle list`")
+        raise CommandRefused(f"{text[:100]}: a bundle is named NAME/DIGEST, with all 64 hex digits (`ofp bundle list --json`)")
     return BundleRef(bundle_name=name, digest=digest)
 
 

@@ -92,7 +92,7 @@ def test_from_nothing_to_a_proven_vector(first: subprocess.CompletedProcess[str]
     assert "events/s" in first.stdout
     assert "p99 ms" in first.stdout
     assert "docs/tutorial.md" in first.stdout
-    assert len(first.stdout.splitlines()) < 190
+    assert len(first.stdout.splitlines()) < 220
     assert not (home / "postgres" / "postmaster.pid").exists()
 
 
@@ -120,6 +120,22 @@ def test_and_on_to_a_published_training_set(first: subprocess.CompletedProcess[s
     assert published["policy_rev"] == Environment(profile="demo").load_profile().policy_rev
     intent = next((home / "intents").iterdir())
     assert json.loads(intent.read_bytes())["dataset_name"] == "fraud_by_payment"
+
+
+def test_and_round_the_loop_to_sums_that_balance(first: subprocess.CompletedProcess[str], home: Path) -> None:
+    loop = first.stdout[first.stdout.index("From decisions to actions") : first.stdout.index("A ring of accounts")]
+    assert re.search(r"^Bundle in force +card_payments/[0-9a-f]{12}: rules alone, posture NORMAL$", loop, re.MULTILINE)
+    [made] = re.findall(r"^Decided +([\d,]+) decisions recorded", loop, re.MULTILINE)
+    [again] = re.findall(r"^Decided again +([\d,]+) decisions from their records: equal to the last byte$", loop, re.MULTILINE)
+    [sums] = re.findall(r"decisions +([\d,]+) of ([\d,]+) events, made again to the last byte: ([\d,]+)$", loop, re.MULTILINE)
+    assert {made, again, *sums} == {made}
+    assert int(made.replace(",", "")) > 0
+    assert re.search(r"^Portable proof +[\d,]+ bytes; a verifier .* says it is proven$", loop, re.MULTILINE)
+    report = re.search(r"reconciliation +(loop/reconciliation/\S+\.json): it balances to the unit", loop)
+    assert report
+    kept = json.loads((home / "objects" / report[1]).read_bytes())
+    assert (kept["traffic"], kept["differences"]) == (kept["decisions"], [])
+    assert len(list((home / "proofs").iterdir())) == 1
 
 
 def test_a_second_run_finds_everything_and_the_same_values(first: subprocess.CompletedProcess[str], home: Path) -> None:

@@ -20,6 +20,7 @@ PRINT_NO_FACTS = {
     "action run": "runs until it is stopped",
     "archive keep": "runs until it is stopped",
     "database sql": "prints SQL",
+    "decider run": "runs until it is stopped",
     "demo": "tells a story",
     "init": "writes files",
     "ingress serve": "runs until it is stopped",

@@ -1,0 +1,105 @@
+"""`ofp decider`, `ofp decision replay|whatif`, `ofp governance reconcile`: from a run that is READY to sums that balance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from ruamel.yaml import YAML
+
+from ofp_platform.cli.demo.demo_events import simulated_payments
+from ofp_platform.cli.demo.loop_steps import loop_profile
+from ofp_platform.cli.demo.through_door import stream_world
+from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.processes import Child, ofp_command
+from ofp_platform_tests.api.keys import KEY, write_principals
+from ofp_platform_tests.cli.program import Outcome, call
+
+Run = Callable[..., Outcome]
+WHO = ("--actor", "ada", "--reason", "x")
+
+
+@pytest.fixture
+def run(dsn: str, tmp_path: Path) -> Iterator[Run]:
+    """The program on a run of 600 payments that is READY, streamed and projected, behind a service; its address goes before."""
+    variables = {
+        "OFP_HOME": str(tmp_path / "home"),
+        "OFP_DATABASE_URL": dsn,
+        "OFP_OBJECT_STORE_URL": f"file://{tmp_path}/objects",
+    }
+    (tmp_path / "home").mkdir()
+    assert call("migrate", **variables).code == 0
+    shipped = Environment(profile="demo").load_profile()
+    shipped = shipped.model_copy(update={"object_store_url": f"file://{tmp_path}/objects", "allowed_lateness": "60d"})
+    replay = simulated_payments(shipped, 600, log_kind="postgres")
+    stream_world(replay.profile, dsn, replay.make_world, Console(quiet=True))
+    profile = loop_profile(replay.profile, replay.event_type)
+    path = tmp_path / "profile.yaml"
+    with path.open("w", encoding="utf-8") as file:
+        content = profile.model_dump(mode="json", exclude_none=True, exclude={"tiers"})
+        YAML(typ="safe", pure=True).dump(content, file)
+    variables |= {"OFP_PROFILE": str(path)}
+
+    def program(*arguments: str) -> Outcome:
+        return call(*arguments, **variables)
+
+    assert program("projector", "catch-up").code == 0
+    principals = write_principals(tmp_path / "principals.json")
+    served = {**variables, "OFP_PRINCIPALS": str(principals)}
+    command = ofp_command("serve", "--port", "0")
+    with Child("the service", command, served, tmp_path / "serve.log") as child:
+        address = child.wait_for_line("serving at ", 60)
+        assert address is not None
+        variables |= {"OFP_API_TOKEN": KEY}
+        yield lambda *arguments: program(*(address if part == "ADDRESS" else part for part in arguments))
+
+
+def test_from_a_bundle_in_force_to_sums_that_balance(run: Run, tmp_path: Path) -> None:
+    decide = ("decider", "run", "--once", "--url", "ADDRESS")
+    assert "nothing is decided on yet" in run("decider", "show").out
+    assert run("decider", "show").code == 1
+    for command in (("decision", "replay"), ("decision", "whatif", "--mode", "HOLD")):
+        assert "the plane has decided on nothing" in run(*command).refused()
+    assert "is decided on yet: `ofp decider run` decides" in run("governance", "reconcile").refused()
+    assert "say what is otherwise" in run("decision", "whatif").refused()
+    for step in ("publish", "approve", "activate"):
+        who = ("--actor", "ben", "--reason", "x") if step == "approve" else WHO
+        assert run("bundle", step, "card_payments", *who).code == 0
+    assert run("posture", "hold", "NORMAL", "--reason", "begin").code == 0
+
+    decided = run(*decide)
+    assert decided.code == 0, decided
+    assert "deciding on card_payment of stream" in decided.out
+    assert "decisions recorded" in decided.out
+    again = run(*decide)
+    assert "0 decisions recorded" in again.out
+    shown = json.loads(run("decider", "show", "--json").out)
+    assert (sum(shown["lag_records"].values()), shown["posture"]["mode"]) == (0, "NORMAL")
+    assert shown["active"]["bundle"]["bundle_name"] == "card_payments"
+
+    replayed = json.loads(run("decision", "replay", "--json").out)
+    assert replayed["decisions"] == replayed["equal"] > 500
+    assert json.loads(run("decision", "replay", "--limit", "7", "--json").out)["decisions"] == 7
+    held = json.loads(run("decision", "whatif", "--mode", "HOLD", "--json").out)
+    assert held["by_cause"] == {"POSTURE": len(held["flips"])}
+    digest = shown["active"]["bundle"]["digest"]
+    same = json.loads(run("decision", "whatif", "--bundle", f"card_payments/{digest}", "--json").out)
+    assert (same["flips"], same["same"]) == ([], replayed["decisions"])
+    assert "NAME/DIGEST" in run("decision", "whatif", "--bundle", "card_payments").refused()
+    one = held["flips"][0]["decision_id"]
+    told = run("decision", "show", one)
+    assert (told.code, told.out.splitlines()[-1]) == (0, "MATCH")
+    assert f"bundle       card_payments, {digest}" in told.out
+
+    unproven = run("governance", "reconcile")
+    assert (unproven.code, "behind the newest head of the audit log" in unproven.out) == (1, True)
+    key = str(tmp_path / "audit.key")
+    assert run("audit", "key", "new", key).code == 0
+    assert run("audit", "append", "--key", key).code == 0
+    report = json.loads(run("governance", "reconcile", "--keep", "--json").out)
+    wanted = [word for word in report["differences"] if "intents without an outcome" not in word]
+    assert (report["traffic"], report["decisions"], wanted) == (replayed["decisions"], replayed["decisions"], [])
+    assert (tmp_path / "objects" / report["path"]).exists()
