@@ -9,10 +9,12 @@ from typing import Any
 import orjson
 
 from ofp_platform.decisions.event_reader import EventReader, ReadEvent
-from ofp_platform.storage.decision_records import loop_decisions_on
+from ofp_platform.log.port import EventLog
+from ofp_platform.storage.decision_records import count_loop_decisions, decided_event_types, loop_decisions_on
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.snapshot_records import read_records
+from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis, order, place
 from ofp_platform.vocabulary.serving import FeatureGroupRef
 
@@ -54,7 +56,7 @@ class PastDecision:
 
 
 class DecisionsUnread(Exception):
-    """Decisions of the span have no event in the log: the span is not whole; the text says which."""
+    """Decisions that are recorded have no event in the log: the span is not whole; the text says which, or how many."""
 
 
 @dataclass(frozen=True)
@@ -103,3 +105,45 @@ class DecidedSpan:
                     PastDecision(stored_text, content, event, None if hashed_part is None else hashed_part["values"])
                 )
             yield decisions
+
+
+@dataclass(frozen=True)
+class DecidedRun:
+    """All that the plane itself decided in a run, of any event type. `log`: with its archive in front."""
+
+    pool: Pool
+    objects: ObjectStore
+    log: EventLog
+    pins: ContextPins
+    clock_skew_us: int
+
+    def count(self) -> int:
+        """How many decisions are recorded."""
+        with self.pool.connection() as connection:
+            return count_loop_decisions(connection, self.pins)
+
+    def pages(self, most: int | None = None) -> Iterator[list[PastDecision]]:
+        """The decisions, at most so many of the oldest.
+
+        Raises:
+            DecisionsUnread: see there; behind the last page, where fewer were found than are recorded.
+            LogError | ObjectStoreUnavailable | psycopg.Error: what has something against it.
+        """
+        with self.pool.connection() as connection:
+            recorded_count = count_loop_decisions(connection, self.pins)
+            event_types = decided_event_types(connection, self.pins)
+        wanted_count = recorded_count if most is None else min(most, recorded_count)
+        left_count, ends = wanted_count, self.log.ends()
+        for event_type in event_types:
+            reader = EventReader(self.log, self.pins, event_type, self.clock_skew_us)
+            for page in DecidedSpan(self.pool, self.objects, reader).pages(None, ends):
+                if not left_count:
+                    return
+                part = page[:left_count]
+                left_count -= len(part)
+                yield part
+        if left_count:
+            raise DecisionsUnread(
+                f"{recorded_count:,} decisions are recorded, and {left_count:,} of them stand on nothing that"
+                f" {self.log.stream_name} and its archive hold"
+            )

@@ -75,6 +75,14 @@ class EventReader:
             if last is not None:
                 yield ReadPage([event for event in page.events if order(event.position.offset) <= last], page.next)
 
+    def ids_between(self, begin: Basis, end: Basis) -> Iterator[str]:
+        """The ids of the events from one basis up to another, as often as they stand there.
+
+        Raises:
+            LogError: what the log has against it.
+        """
+        return (event.event_id for page in self.between(begin, end) for event in page.events)
+
     def _events(self, batch: RecordBatch) -> list[ReadEvent]:
         return [
             ReadEvent(

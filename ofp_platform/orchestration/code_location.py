@@ -27,6 +27,14 @@ from ofp_platform.orchestration.offline.build_assets import build_dataset_job, b
 from ofp_platform.orchestration.offline.build_sensors import build_intents, build_outcomes
 from ofp_platform.orchestration.offline.build_submission import submit_build_job
 from ofp_platform.orchestration.offline.bundle_assets import control_bundles, observe_bundles_job
+from ofp_platform.orchestration.offline.decision_assets import decisions_job, loop_decisions, loop_what_if, what_if_job
+from ofp_platform.orchestration.offline.loop_assets import (
+    audit_heads,
+    loop_actions,
+    loop_cases,
+    loop_reconciliation,
+    observe_loop_job,
+)
 from ofp_platform.orchestration.offline.model_assets import train_model_job, trained_model
 from ofp_platform.orchestration.offline.object_reporter import offline_reporter
 from ofp_platform.orchestration.offline.parity_assets import correction_ledger_asset, correction_ledger_job
@@ -90,6 +98,12 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             corrections,
             trained_model,
             control_bundles,
+            loop_decisions,
+            loop_what_if,
+            loop_actions,
+            audit_heads,
+            loop_cases,
+            loop_reconciliation,
         ],
         asset_checks=[posture_is_not_red, posture_is_normal],
         jobs=[
@@ -114,6 +128,9 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             correction_ledger_job,
             train_model_job,
             observe_bundles_job,
+            decisions_job,
+            what_if_job,
+            observe_loop_job,
             retention_job,
         ],
         sensors=[

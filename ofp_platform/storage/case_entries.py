@@ -54,6 +54,10 @@ _QUEUE = """
             SELECT FROM ofp.case_entry AS later
             WHERE later.pins_digest = entry.pins_digest AND later.case_id = entry.case_id AND later.sequence > entry.sequence)
     ORDER BY priority, opened_time, case_id LIMIT %s"""
+_COUNT_CASES = """
+    SELECT state, count(*) FROM (
+        SELECT DISTINCT ON (case_id) state FROM ofp.case_entry WHERE pins_digest = %s ORDER BY case_id, sequence DESC) AS latest
+    GROUP BY state"""
 _OF_EVENT = "SELECT DISTINCT case_id FROM ofp.case_entry WHERE pins_digest = %s AND event_id = %s ORDER BY case_id"
 _BEGINNING = """
     SELECT DISTINCT case_id FROM ofp.case_entry
@@ -66,14 +70,15 @@ _REQUESTED = """
             AND intent.content::jsonb #>> '{origin,reference}' = entry.case_id || '/' || entry.sequence)
     ORDER BY sequence LIMIT %(limit)s"""
 _FIRST_DIGITS = re.compile("[0-9a-f]{8,64}", re.ASCII)
-_PENDING = """
-    SELECT event_class, event_id, content, actor FROM ofp.case_entry AS entry
+_IS_PENDING = """
+    FROM ofp.case_entry AS entry
     WHERE pins_digest = %s AND entry_type = 'LABEL_PENDING' AND NOT EXISTS (
         SELECT FROM ofp.case_entry AS answer
         WHERE answer.pins_digest = entry.pins_digest AND answer.case_id = entry.case_id
             AND answer.entry_type IN ('LABEL_ACCEPTED', 'LABEL_REJECTED')
-            AND answer.source_ref = entry.content::jsonb ->> 'assertion_id')
-    ORDER BY sequence LIMIT %s"""
+            AND answer.source_ref = entry.content::jsonb ->> 'assertion_id')"""
+_PENDING = f"SELECT event_class, event_id, content, actor {_IS_PENDING} ORDER BY sequence LIMIT %s"
+_COUNT_PENDING = f"SELECT count(*) {_IS_PENDING}"
 
 
 class QueuePlace(NamedTuple):
@@ -261,6 +266,12 @@ def queue(
     return [QueuePlace(priority, opened_us, name) for name, priority, opened_us in rows]
 
 
+def count_cases(connection: Connection[Any], pins: ContextPins) -> dict[CaseState, int]:
+    """How many cases of a run are in which state; states of none are left out."""
+    rows = connection.execute(_COUNT_CASES, (pins_digest(pins),)).fetchall()
+    return {CaseState(state): count for state, count in rows}
+
+
 def cases_named(connection: Connection[Any], pins: ContextPins, name: str) -> list[str]:
     """The cases about events of that id, one for each class that has it; else those whose ids begin so, with 8 digits or more."""
     digest = pins_digest(pins)
@@ -311,3 +322,10 @@ def pending_labels(connection: Connection[Any], pins: ContextPins, limit: int) -
         content = LabelPending.model_validate_json(text)
         pending.append(PendingLabel(CaseEvent(event_class=event_class, event_id=event_id), content, actor))
     return pending
+
+
+def count_pending_labels(connection: Connection[Any], pins: ContextPins) -> int:
+    """How many labels of a run wait for an answer of the label store."""
+    row = connection.execute(_COUNT_PENDING, (pins_digest(pins),)).fetchone()
+    assert row is not None  # an aggregate has one
+    return int(row[0])

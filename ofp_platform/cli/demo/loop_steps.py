@@ -317,8 +317,7 @@ class LoopSteps:
         with plane.pool.connection() as connection:
             span = decided_span(connection, pins, plane.log.stream_name)
             assert span is not None  # it was begun above
-            event_ids = (event.event_id for page in reader.between(*span) for event in page.events)
-            report = reconcile_loop(connection, pins, reader.event_type, event_ids, span)
+            report = reconcile_loop(connection, pins, reader.event_type, reader.ids_between(*span), span)
         if report.differences:
             raise CommandRefused("the loop does not balance:\n" + "\n".join(report.differences))
         return report

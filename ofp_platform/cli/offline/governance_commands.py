@@ -79,8 +79,7 @@ def reconcile(
             span = decided_span(connection, pins, plane.log.stream_name)
             if span is None:
                 raise CommandRefused(f"nothing of run {pins.run_id!r} is decided on yet: `ofp decider run` decides")
-            event_ids = (event.event_id for page in reader.between(*span) for event in page.events)
-            report = reconcile_loop(connection, pins, deciding.event_type, event_ids, span)
+            report = reconcile_loop(connection, pins, deciding.event_type, reader.ids_between(*span), span)
         path = keep_reconciliation(plane.objects, report) if keep else None
     intents = f"{report.executed:,} executed + {report.denied:,} denied + {report.failed:,} failed + {report.open_intents:,} open"
     leaves = (

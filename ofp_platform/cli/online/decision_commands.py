@@ -145,25 +145,17 @@ def what_if(
 
 def _over_span(plane: Plane, limit: int | None, words: str, look_at: Callable[[list[PastDecision]], None]) -> None:
     """Show a step all decisions of the run, a page at a time."""
-    from ofp_platform.decisions.decided_span import DecidedSpan
-    from ofp_platform.decisions.event_reader import EventReader
-    from ofp_platform.storage.decision_records import count_loop_decisions, decided_event_types
+    from ofp_platform.decisions.decided_span import DecidedRun, DecisionsUnread
 
-    pins = plane.profile.context_pins
-    with plane.pool.connection() as connection:
-        count = count_loop_decisions(connection, pins)
-        event_types = decided_event_types(connection, pins)
-    left_count = count if limit is None else min(limit, count)
-    with bar(Console(stderr=True), words, left_count) as advance:
-        for event_type in event_types:
-            reader = EventReader(plane.archived_log, pins, event_type, plane.profile.clock_skew_us)
-            for page in DecidedSpan(plane.pool, plane.objects, reader).pages(None, plane.log.ends()):
-                part = page[:left_count]
-                look_at(part)
-                advance(len(part))
-                left_count -= len(part)
-                if not left_count:
-                    return
+    run = DecidedRun(plane.pool, plane.objects, plane.archived_log, plane.profile.context_pins, plane.profile.clock_skew_us)
+    count = run.count()
+    try:
+        with bar(Console(stderr=True), words, count if limit is None else min(limit, count)) as advance:
+            for page in run.pages(limit):
+                look_at(page)
+                advance(len(page))
+    except DecisionsUnread as unread:
+        raise CommandRefused(str(unread)) from None
 
 
 def _bundle_ref(text: str) -> Any:

@@ -1,0 +1,207 @@
+"""What follows from decisions as assets: actions, the audit log, cases; and the reconciliation of the loop, to the unit."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from ofp_platform.audit.database_view import database_view
+from ofp_platform.audit.tree_heads import AuditRefused
+from ofp_platform.audit.verification import verify_log
+from ofp_platform.decisions.event_reader import EventReader
+from ofp_platform.governance.loop_reconciliation import keep_reconciliation, reconcile_loop
+from ofp_platform.orchestration.log.event_assets import OWNERS
+from ofp_platform.orchestration.offline.build_plots import counts_by_name
+from ofp_platform.orchestration.offline.decision_assets import DECISIONS
+from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
+from ofp_platform.orchestration.resources import PlaneResource
+from ofp_platform.storage.action_records import count_actions
+from ofp_platform.storage.case_entries import count_cases, count_conflicts, count_pending_labels
+from ofp_platform.storage.decider_places import decided_span
+from ofp_platform.vocabulary.loop.action import ActionState
+from ofp_platform.vocabulary.loop.loop_reconciliation import LoopReconciliation
+
+ACTIONS = dg.AssetKey(["loop", "actions"])
+AUDIT_HEADS = dg.AssetKey(["loop", "audit_heads"])
+CASES = dg.AssetKey(["loop", "cases"])
+RECONCILIATION = dg.AssetKey(["loop", "reconciliation"])
+NOTHING_UNKNOWN, LOG_WHOLE, LABELS_ANSWERED, BALANCES = "nothing_unknown", "log_whole", "labels_answered", "balances"
+_MOST_SHOWN = 20
+
+
+@dg.asset(
+    key=ACTIONS,
+    deps=[DECISIONS],
+    description="Intents of actions of the run, and where they stand. `ofp action run` does them.",
+    group_name="loop",
+    kinds={"postgres"},
+    owners=OWNERS,
+    code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec(
+            NOTHING_UNKNOWN,
+            asset=ACTIONS,
+            description="Of no intent it is unknown whether it was done. `ofp action settle` answers for those of which it is.",
+        )
+    ],
+)
+def loop_actions(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.MaterializeResult[object]]:
+    """Count them."""
+    with plane.open_without_log("auditor") as opened_plane, opened_plane.pool.connection() as connection:
+        counts = count_actions(connection, opened_plane.profile.context_pins)
+    unknown_count = counts.get(ActionState.UNKNOWN, 0)
+    metadata: Metadata = {"dagster/row_count": sum(counts.values())}
+    if counts:
+        metadata["states"] = counts_by_name(
+            {state.value: count for state, count in counts.items()}, "intents", "intents by state"
+        )
+    check = dg.AssetCheckResult(
+        check_name=NOTHING_UNKNOWN,
+        passed=not unknown_count,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{unknown_count:,} intents are UNKNOWN" if unknown_count else None if counts else "nothing was wanted",
+    )
+    yield dg.MaterializeResult(metadata=metadata, check_results=[check])
+
+
+@dg.asset(
+    key=AUDIT_HEADS,
+    deps=[DECISIONS, ACTIONS],
+    description="The audit log with its signed heads, verified whole. `ofp audit append` makes leaves and heads.",
+    group_name="loop",
+    kinds={"postgres"},
+    owners=OWNERS,
+    code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec(
+            LOG_WHOLE,
+            asset=AUDIT_HEADS,
+            blocking=True,
+            description="Each leaf, node, root, head, signature and object is sound, and each record is as its leaf says.",
+        )
+    ],
+)
+def audit_heads(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.MaterializeResult[object]]:
+    """Verify it."""
+    try:
+        with (
+            plane.open_without_log("auditor") as opened_plane,
+            database_view(opened_plane.pool, opened_plane.objects) as view,
+        ):
+            verification = verify_log(view)
+    except AuditRefused as refused:
+        raise dg.Failure(str(refused), allow_retries=False) from None
+    metadata: Metadata = {
+        "dagster/row_count": verification.leaf_count,
+        "heads": verification.head_count,
+        "proven_leaves": verification.proven_leaves,
+        "behind_newest_head": markdown_table(["kind", "records"], sorted(verification.pending.items())),
+        "in_quarantine": markdown_table(["kind", "record", "reason"], verification.quarantined[:_MOST_SHOWN]),
+    }
+    version = None
+    if verification.head is not None:
+        metadata["head"] = f"{verification.head.tree_size:,} leaves, root {verification.head.root_hash}"
+        version = dg.DataVersion(verification.head.root_hash)
+    check = dg.AssetCheckResult(
+        check_name=LOG_WHOLE,
+        passed=not verification.faults,
+        description="\n".join(fault.line for fault in verification.faults[:_MOST_SHOWN]) or None,
+        metadata={"faults": len(verification.faults)},
+    )
+    yield dg.MaterializeResult(metadata=metadata, check_results=[check], data_version=version)
+
+
+@dg.asset(
+    key=CASES,
+    deps=[DECISIONS, ACTIONS],
+    description="Cases of the run, by state, and their labels. `ofp case` and the console work on them.",
+    group_name="loop",
+    kinds={"postgres"},
+    owners=OWNERS,
+    code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec(
+            LABELS_ANSWERED, asset=CASES, description="The label store answered each label, and no entry came again otherwise."
+        )
+    ],
+)
+def loop_cases(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.MaterializeResult[object]]:
+    """Count them."""
+    with plane.open_without_log("auditor") as opened_plane, opened_plane.pool.connection() as connection:
+        pins = opened_plane.profile.context_pins
+        counts, conflicts = count_cases(connection, pins), count_conflicts(connection, pins)
+        pending_count = count_pending_labels(connection, pins)
+    metadata: Metadata = {
+        "dagster/row_count": sum(counts.values()),
+        "pending_labels": pending_count,
+        "conflicts": conflicts,
+        **{state.value.lower(): count for state, count in counts.items()},
+    }
+    problems = [
+        *([f"{pending_count:,} labels wait for an answer: `ofp case settle`"] if pending_count else []),
+        *([f"{conflicts:,} entries came again with other content"] if conflicts else []),
+    ]
+    check = dg.AssetCheckResult(
+        check_name=LABELS_ANSWERED,
+        passed=not problems,
+        severity=dg.AssetCheckSeverity.WARN,
+        description="\n".join(problems) or (None if counts else "there is no case"),
+    )
+    yield dg.MaterializeResult(metadata=metadata, check_results=[check])
+
+
+@dg.asset(
+    key=RECONCILIATION,
+    deps=[DECISIONS, ACTIONS, AUDIT_HEADS, CASES],
+    description="The sums of the loop of the run, up to where the decider stands, kept as a write-once report.",
+    group_name="loop",
+    kinds={"postgres"},
+    owners=OWNERS,
+    code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec(
+            BALANCES,
+            asset=RECONCILIATION,
+            blocking=True,
+            description=(
+                "Traffic = decisions, intents = outcomes, decisions = leaves of the audit log, labels asserted = accepted +"
+                " rejected; to the unit."
+            ),
+        )
+    ],
+)
+def loop_reconciliation(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.MaterializeResult[object]]:
+    """Sum up, and keep it."""
+    with plane.open("auditor") as opened_plane, opened_plane.pool.connection() as connection:
+        profile = opened_plane.profile
+        pins, deciding = profile.context_pins, profile.deciding
+        if deciding is None:
+            raise dg.Failure("the profile declares no `deciding`: there is no loop", allow_retries=False)
+        span = decided_span(connection, pins, opened_plane.log.stream_name)
+        if span is None:
+            raise dg.Failure("nothing of the run is decided on yet: `ofp decider run`", allow_retries=False)
+        reader = EventReader(opened_plane.archived_log, pins, deciding.event_type, profile.clock_skew_us)
+        report = reconcile_loop(connection, pins, deciding.event_type, reader.ids_between(*span), span)
+        path = keep_reconciliation(opened_plane.objects, report)
+    check = dg.AssetCheckResult(
+        check_name=BALANCES, passed=not report.differences, description="\n".join(report.differences) or None
+    )
+    metadata: Metadata = {"report": path, "sums": markdown_table(["sum", "of", "difference"], _sums(report))}
+    yield dg.MaterializeResult(metadata=metadata, check_results=[check], data_version=dg.DataVersion(report.digest))
+
+
+def _sums(report: LoopReconciliation) -> Iterator[tuple[str, str, int]]:
+    """The columns that balance, each with what is missing."""
+    yield f"traffic {report.traffic:,}", f"decisions {report.decisions:,}", report.traffic - report.decisions
+    done = f"executed {report.executed:,} + denied {report.denied:,} + failed {report.failed:,}"
+    yield f"intents {report.intents:,}", done, report.open_intents
+    decided = report.decisions + report.shadow_decisions
+    yield f"decisions of both slots {decided:,}", f"leaves {report.decision_leaves:,}", decided - report.decision_leaves
+    answered = f"accepted {report.labels_accepted:,} + rejected {report.labels_rejected:,}"
+    yield f"labels {report.labels_asserted:,}", answered, report.labels_pending
+
+
+observe_loop_job = dg.define_asset_job(
+    "observe_loop",
+    dg.AssetSelection.assets(DECISIONS, ACTIONS, AUDIT_HEADS, CASES, RECONCILIATION),
+    description="Make all decisions again, verify the audit log, count actions and cases, and sum up the loop to the unit.",
+)
