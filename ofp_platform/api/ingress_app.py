@@ -1,4 +1,4 @@
-"""The HTTP application of ingress: batches of events in, a receipt for each record out.
+"""The HTTP application of ingress: batches of events in, a receipt for each record out; or one event in, the decision on it out.
 
 `POST /v0/events` takes NDJSON or a JSON array, plain or compressed. Whatever happens, the answer is an object of the contract.
 """
@@ -46,14 +46,22 @@ from ofp_platform.vocabulary.raw_identifier import holds_raw_identifier
 from ofp_platform.vocabulary.scenario import RunAsk
 from ofp_platform.vocabulary.yaml_file import fault_words
 
-EVENTS, RUNS, ASK, HEALTH, METRICS = "/v0/events", "/v0/runs", "/v0/runs/{ask_id:int}", "/health", "/metrics"
+EVENTS, DECIDE, RUNS, ASK, HEALTH, METRICS = (
+    "/v0/events",
+    "/v0/decide",
+    "/v0/runs",
+    "/v0/runs/{ask_id:int}",
+    "/health",
+    "/metrics",
+)
 MOST_BYTES = 10_000_000
 """Of a body, as it was sent and unpacked."""
 _BODY_SECONDS = 30.0
 _LINES = b"application/x-ndjson"
-_METHODS = {EVENTS: "POST", RUNS: "POST", ASK: "GET", HEALTH: "GET", METRICS: "GET"}
+_METHODS = {EVENTS: "POST", DECIDE: "POST", RUNS: "POST", ASK: "GET", HEALTH: "GET", METRICS: "GET"}
 _SCOPES = {
     EVENTS: PrincipalScope.EVENTS_WRITE,
+    DECIDE: PrincipalScope.EVENTS_WRITE,
     RUNS: PrincipalScope.OPERATE,
     ASK: PrincipalScope.OPERATE,
     METRICS: PrincipalScope.METRICS,
@@ -93,6 +101,7 @@ class IngressApplication:
         self._records = Counter("ofp_ingress_records", words, ["outcome"], registry=self.metrics.registry)
         answers = {
             EVENTS: self._admit,
+            DECIDE: self._decide,
             RUNS: self._ask_for_run,
             ASK: self._show_ask,
             HEALTH: self._tell_health,
@@ -178,6 +187,19 @@ class IngressApplication:
             self._records.labels(name.value).inc(answer.count(b'"outcome":"%b"' % name.encode()))
         return Response(answer, media_type="application/json", headers=_NO_STORE)
 
+    async def _decide(self, request: Request) -> Response:
+        caller: Caller = request.state.caller
+        if not caller.reads_here:
+            raise not_found(Reason.UNKNOWN_RUN, "no such run here")
+        body = await self._bodies.read(request.receive, header(request.scope["headers"], b"content-length"))
+        records = await asyncio.to_thread(_records, b"[%b]" % body, False)
+        if len(records) != 1:
+            raise invalid(Reason.MALFORMED_JSON, "the body is one event, a JSON object")
+        producer = caller.principal.name
+        self._allowance.take(producer, 1)
+        answer = await self._service.decide(records[0], producer, len(body))
+        return Response(answer, media_type="application/json", headers=_NO_STORE)
+
     async def _ask_for_run(self, request: Request) -> Response:
         caller: Caller = request.state.caller
         if not caller.reads_here:
@@ -232,7 +254,9 @@ class IngressApplication:
     async def _caller(self, route: str, scope: Scope) -> Caller | None:
         headers = scope["headers"]
         is_lines = _is_lines(headers)
-        check_head(headers, scope.get("server"), self._hosts, has_body=route == RUNS or (route == EVENTS and not is_lines))
+        check_head(
+            headers, scope.get("server"), self._hosts, has_body=route in (RUNS, DECIDE) or (route == EVENTS and not is_lines)
+        )
         if route not in _SCOPES:
             return None
         if self._access is not None and self._access.is_full:

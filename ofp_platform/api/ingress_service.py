@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import orjson
+import psycopg
 
 from ofp_platform.api.bounded_work import BoundedWork
+from ofp_platform.api.decision_waits import DecisionWaits
 from ofp_platform.ingress.batches import BatchReceipt, IdempotencyKey, KeyReused, SentBatch
 from ofp_platform.ingress.class_map import class_map_in_force
 from ofp_platform.ingress.door import Door
@@ -20,19 +22,23 @@ from ofp_platform.ingress.publish_rows import PublishUnsettled
 from ofp_platform.ingress.receipt_block import receipt_fields
 from ofp_platform.log.group_commit import GroupCommit
 from ofp_platform.log.port import LogTailLost, LogUnavailable, LogUnsettled
+from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.online.plane import Plane, profile_pack
+from ofp_platform.storage.decision_records import active_decisions
 from ofp_platform.storage.objects import ObjectStoreUnavailable
 from ofp_platform.storage.postgres import DatabaseUnavailable
 from ofp_platform.storage.run_asks import TooManyAsks, add_ask, read_ask
+from ofp_platform.storage.transient import is_transient
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.scenario import RunAsk, RunAskAnswer
 
+_SAME_WORD = {reason.value: reason for reason in (Reason.INVALID_TIME, Reason.RAW_IDENTIFIER)}
 _DOWN = "the log, or the database in which receipts are kept, does not answer; send the batch again, as it is"
 _HEALTH_SECONDS = 1.0
 _OUTAGES = (LogUnavailable, LogTailLost, ObjectStoreUnavailable, DatabaseUnavailable)
-_CONNECTIONS = 6
+_CONNECTIONS = 8
 _WRITERS, _SMALL_BYTES = 2, 32_000
 _MOST_AT_ONCE = 16
 """Batches that threads hold at once: those that come while others are committed are committed together (`GroupCommit`)."""
@@ -76,6 +82,7 @@ class IngressService:
         self._plane: Plane | None = None
         self._door: Door | None = None
         self._together: GroupCommit[SentBatch, BatchReceipt] | None = None
+        self._decisions = DecisionWaits(self._decisions_stream, self._decisions_on, _wait_words)
         self._health: tuple[float, list[str]] = (float("-inf"), [])
 
     @property
@@ -101,6 +108,39 @@ class IngressService:
             raise invalid(Reason.IDEMPOTENCY_CONFLICT, str(error), self.pins) from None
         except _OUTAGES as error:
             raise _outage(error) from error
+
+    async def decide(self, record: Sent, producer: str, size: int) -> bytes:
+        """The decision on an event that is admitted here, or was: `df_decision_record` v1 as JSON, the ACTIVE slot's.
+
+        Raises:
+            ContractError: UNKNOWN_PATH: the plane decides on nothing; INVALID_FIELD and others: the event is none that it decides
+                on, or was set aside; DECISION_PENDING: it is admitted, and not decided on in time; as `admit`.
+        """
+        deciding = self._profile.deciding
+        if deciding is None:
+            raise not_found(
+                Reason.UNKNOWN_PATH, "the plane decides on nothing here: its profile declares no `deciding`", self.pins
+            )
+        if isinstance(record, dict):
+            if record.get("event_type") != deciding.event_type:
+                raise invalid(Reason.INVALID_FIELD, f"event_type: the plane decides on {deciding.event_type} alone", self.pins)
+            if "amends" in record:
+                raise invalid(Reason.INVALID_FIELD, "amends: an amendment is not decided on; POST /v0/events takes it", self.pins)
+        answer = orjson.loads(await self.admit([record], producer, None, size))
+        receipt = answer["receipts"][0]
+        if "reason" in receipt:
+            words = f"the event is set aside: {receipt['reason']}, {receipt.get('detail', 'see its receipt')}"
+            raise invalid(_SAME_WORD.get(receipt["reason"], Reason.INVALID_FIELD), words, self.pins)
+        return await self._decisions.decision_on(receipt["event_id"])
+
+    def _decisions_stream(self) -> PostgresLog:
+        return self._opened_plane().decisions_log(create=True)
+
+    def _decisions_on(self, event_ids: Sequence[str]) -> dict[str, bytes]:
+        assert self._profile.deciding is not None  # or nobody would wait
+        with self._opened_plane().pool.connection() as connection:
+            decisions = active_decisions(connection, self.pins, self._profile.deciding.event_type, event_ids)
+        return {event_id: text.encode() for event_id, text in decisions.items()}
 
     async def ask_for_run(self, ask: RunAsk, actor: str) -> RunAskAnswer:
         """Append an ask for the run; a runner answers it.
@@ -191,6 +231,7 @@ class IngressService:
 
     async def close(self) -> None:
         """Finish what is under way, and disconnect."""
+        await self._decisions.close()
         await self._work.close()
         if self._plane is not None:
             await asyncio.to_thread(self._plane.close)
@@ -216,3 +257,11 @@ def _outage(error: Exception) -> ContractError:
     if isinstance(error, PublishUnsettled):
         return unavailable(Reason.PUBLISH_AMBIGUOUS, f"{error}; send the batch again, as it is")
     return unavailable(Reason.STORE_DOWN, _DOWN)
+
+
+def _wait_words(error: Exception) -> ContractError:
+    if isinstance(error, ContractError):
+        return error
+    if isinstance(error, _OUTAGES) or (isinstance(error, psycopg.Error) and is_transient(error)):
+        return _outage(error)
+    raise error

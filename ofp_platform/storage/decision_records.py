@@ -120,6 +120,17 @@ def events_decided(connection: Connection[Any], pins: ContextPins, event_type: s
     return {event_id for (event_id,) in rows}
 
 
+def active_decisions(connection: Connection[Any], pins: ContextPins, event_type: str, event_ids: Sequence[str]) -> dict[str, str]:
+    """The stored texts of the plane's own decisions on these events, of the ACTIVE slot, by event; those that there are."""
+    rows = connection.execute(
+        "SELECT event_id, content FROM ofp.decision_record WHERE pins_digest = %s AND event_id = ANY(%s)"
+        " AND content::jsonb ->> 'contract_version' = 'v1' AND content::jsonb ->> 'event_type' = %s"
+        " AND content::jsonb ->> 'slot' = 'active'",
+        (pins_digest(pins), list(event_ids), event_type),
+    ).fetchall()
+    return dict(rows)
+
+
 def loop_decisions_on(
     connection: Connection[Any], pins: ContextPins, event_type: str, partition: tuple[str, str], places: tuple[int, int]
 ) -> list[str]:

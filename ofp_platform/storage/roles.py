@@ -151,7 +151,8 @@ TABLES: dict[str, TableRights] = {
     "anomaly": TableRights(Rows.WALLED, {_PROJECTOR: ADD, _SERVING: READ, _OFFLINE: ADD}),
     # what was served and decided
     "snapshot_index": TableRights(Rows.WALLED, {_SERVING: ADD, _OFFLINE: ADD}, of_a_run=True),
-    "decision_record": TableRights(Rows.APPENDED, _DECIDED, of_a_run=True),
+    # the door answers with the decision on an event that it took
+    "decision_record": TableRights(Rows.APPENDED, {**_DECIDED, _INGRESS: READ}, of_a_run=True),
     "decision_key": TableRights(Rows.APPENDED, _DECIDED, of_a_run=True),
     "decider_place": TableRights(Rows.CHANGED, {_DECIDER: KEEP, _SERVING: READ, _OFFLINE: READ}, of_a_run=True),
     # actions: who decides, admits or serves wants them, the executor alone does them

@@ -301,8 +301,8 @@ def serve(
     home: Home = None,
     profile: ProfileSource = None,
 ) -> None:
-    """Admit events over HTTP until SIGTERM or Ctrl-C: `POST /v0/events`, for principals with the scope events:write. Prints the
-    address as soon as it answers.
+    """Admit events over HTTP until SIGTERM or Ctrl-C: `POST /v0/events`, or `POST /v0/decide` for the decision on one, for
+    principals with the scope events:write. Prints the address as soon as it answers.
     """
     from ofp_platform.api import server
     from ofp_platform.api.access_log import FOLDER

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 from rich.console import Console
 from ruamel.yaml import YAML
@@ -15,15 +17,29 @@ from ofp_platform.cli.demo.loop_steps import loop_profile
 from ofp_platform.cli.demo.through_door import stream_world
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.processes import Child, ofp_command
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
+from ofp_platform.vocabulary.profile import Profile
 from ofp_platform_tests.api.keys import KEY, write_principals
 from ofp_platform_tests.cli.program import Outcome, call
 
-Run = Callable[..., Outcome]
+
+@dataclass
+class Site:
+    """The program on a profile, and a service; called with its arguments, in which ADDRESS is that of the service."""
+
+    variables: dict[str, str]
+    profile: Profile
+    address: str = ""
+
+    def __call__(self, *arguments: str) -> Outcome:
+        return call(*(self.address if part == "ADDRESS" else part for part in arguments), **self.variables)
+
+
 WHO = ("--actor", "ada", "--reason", "x")
 
 
 @pytest.fixture
-def run(dsn: str, tmp_path: Path) -> Iterator[Run]:
+def run(dsn: str, tmp_path: Path) -> Iterator[Site]:
     """The program on a run of 600 payments that is READY, streamed and projected, behind a service; its address goes before."""
     variables = {
         "OFP_HOME": str(tmp_path / "home"),
@@ -42,22 +58,25 @@ def run(dsn: str, tmp_path: Path) -> Iterator[Run]:
         content = profile.model_dump(mode="json", exclude_none=True, exclude={"tiers"})
         YAML(typ="safe", pure=True).dump(content, file)
     variables |= {"OFP_PROFILE": str(path)}
-
-    def program(*arguments: str) -> Outcome:
-        return call(*arguments, **variables)
-
-    assert program("projector", "catch-up").code == 0
-    principals = write_principals(tmp_path / "principals.json")
-    served = {**variables, "OFP_PRINCIPALS": str(principals)}
-    command = ofp_command("serve", "--port", "0")
-    with Child("the service", command, served, tmp_path / "serve.log") as child:
-        address = child.wait_for_line("serving at ", 60)
-        assert address is not None
+    site = Site(variables, profile)
+    assert site("projector", "catch-up").code == 0
+    variables |= {"OFP_PRINCIPALS": str(write_principals(tmp_path / "principals.json"))}
+    with Child("the service", ofp_command("serve", "--port", "0"), variables, tmp_path / "serve.log") as child:
+        site.address = child.wait_for_line("serving at ", 60) or ""
+        assert site.address
         variables |= {"OFP_API_TOKEN": KEY}
-        yield lambda *arguments: program(*(address if part == "ADDRESS" else part for part in arguments))
+        yield site
 
 
-def test_from_a_bundle_in_force_to_sums_that_balance(run: Run, tmp_path: Path) -> None:
+def put_in_force(run: Site, mode: str) -> None:
+    """The shipped bundle, and a mode."""
+    for step in ("publish", "approve", "activate"):
+        who = ("--actor", "ben", "--reason", "x") if step == "approve" else WHO
+        assert run("bundle", step, "card_payments", *who).code == 0
+    assert run("posture", "hold", mode, "--reason", "begin").code == 0
+
+
+def test_from_a_bundle_in_force_to_sums_that_balance(run: Site, tmp_path: Path) -> None:
     decide = ("decider", "run", "--once", "--url", "ADDRESS")
     assert "nothing is decided on yet" in run("decider", "show").out
     assert run("decider", "show").code == 1
@@ -65,10 +84,7 @@ def test_from_a_bundle_in_force_to_sums_that_balance(run: Run, tmp_path: Path) -
         assert "the plane has decided on nothing" in run(*command).refused()
     assert "is decided on yet: `ofp decider run` decides" in run("governance", "reconcile").refused()
     assert "say what is otherwise" in run("decision", "whatif").refused()
-    for step in ("publish", "approve", "activate"):
-        who = ("--actor", "ben", "--reason", "x") if step == "approve" else WHO
-        assert run("bundle", step, "card_payments", *who).code == 0
-    assert run("posture", "hold", "NORMAL", "--reason", "begin").code == 0
+    put_in_force(run, "NORMAL")
 
     decided = run(*decide)
     assert decided.code == 0, decided
@@ -103,3 +119,49 @@ def test_from_a_bundle_in_force_to_sums_that_balance(run: Run, tmp_path: Path) -
     wanted = [word for word in report["differences"] if "intents without an outcome" not in word]
     assert (report["traffic"], report["decisions"], wanted) == (replayed["decisions"], replayed["decisions"], [])
     assert (tmp_path / "objects" / report["path"]).exists()
+
+
+def test_an_event_that_comes_through_the_door_is_answered_with_its_decision(run: Site, tmp_path: Path) -> None:
+    put_in_force(run, "HOLD")  # a mode that waits for no vector: nothing projects here
+    payload = {f"{kind}_id": f"{kind}-0000001" for kind in ("account", "card", "customer", "device", "merchant")}
+    event = {
+        "event_id": "at-the-door",
+        "event_type": "card_payment",
+        "schema_version": "v1",
+        "ts_utc": "2026-02-05T00:00:05Z",
+        **run.profile.context_pins.wire(),
+        "payload": {**payload, "amount_minor": 5, "status": "approved", "channel": "pos"},
+    }
+    door = Child("the door", ofp_command("ingress", "serve", "--port", "0"), run.variables, tmp_path / "door.log")
+    command = ofp_command("decider", "run", "--url", run.address)
+    decider = Child("the decider", command, run.variables, tmp_path / "decider.log")
+    with door, decider, httpx.Client(headers={"authorization": f"Bearer {KEY}"}, timeout=60) as http:
+        address = door.wait_for_line("serving at ", 60)
+        assert address is not None
+        # the decider comes by what is in the log first
+        while run("decider", "show").code == 1:
+            pass
+
+        def ask(**changes: object) -> httpx.Response:
+            return http.post(f"{address}/v0/decide", json={**event, **changes})
+
+        answer = ask()
+        while answer.status_code == 503:  # it is admitted, and not decided on yet
+            assert answer.json()["reason"] == "DECISION_PENDING"
+            answer = ask()
+        assert answer.status_code == 200, answer.text
+        record = DecisionRecord.model_validate_json(answer.content)
+        assert (record.event_id, record.outcome, record.slot) == ("at-the-door", "review", "active")
+        assert ask().content == answer.content
+        shown = run("decision", "show", record.decision_id)
+        assert (shown.code, shown.out.splitlines()[-1]) == (0, "MATCH")
+        refusals = {
+            "event_type: the plane decides on card_payment alone": ask(event_type="fraud_report"),
+            "the event is set aside: EVENT_ID_CONFLICT": ask(payload={**payload, "amount_minor": 6}),
+            "the body is one event": http.post(
+                f"{address}/v0/decide", content=b"{},{}", headers={"content-type": "application/json"}
+            ),
+            "an amendment is not decided on": ask(amends={"event_id": "x"}),
+        }
+        for words, refusal in refusals.items():
+            assert (refusal.status_code, words in refusal.text) == (400, True), refusal.text
