@@ -31,6 +31,7 @@ from ofp_platform.api.overviews import Overviews
 from ofp_platform.api.record_requests import RecordRequests
 from ofp_platform.api.refusals import Headers
 from ofp_platform.api.server import serve
+from ofp_platform.cli.online.posture_requests import PostureRequests
 from ofp_platform.online.service.online_service import OnlineService
 from ofp_platform.vocabulary.profile import Profile
 
@@ -85,7 +86,9 @@ def plane_app(profile: Profile, dsn: str, cache_bytes: int) -> DirectApplication
     caller = authentication(profile.context_pins)
     records = RecordRequests(dsn, profile.context_pins, service_of_run.snapshot, service_of_run.pack)
     views, overviews = OperatorViews(profile, dsn), Overviews(profile, dsn)
-    return Application(service_of_run, BuildRequests(dsn), views, records, overviews, authentication=caller, access=access)
+    posture = PostureRequests(profile, dsn, lambda: time.time_ns() // 1_000)
+    builds = BuildRequests(dsn)
+    return Application(service_of_run, builds, views, records, overviews, posture=posture, authentication=caller, access=access)
 
 
 @contextmanager

@@ -1,0 +1,204 @@
+"""The plane's own decisions: made one after the other behind the real service, and made again from their records.
+
+`python -m benchmarks.bench_decisions --transactions 20000`: simulated transactions with the handbook's pack, a bundle of one rule
+and a linear model over both groups, in NORMAL mode. The decider follows the log in one process and asks the service in another;
+each step is a durable transaction. Then all decisions are made again, from log, stored vectors and bundle, in one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from benchmarks.bench_projection import project
+from benchmarks.figures import Figures, Row
+from benchmarks.keys import KEY
+from benchmarks.servers import plane_app, server
+from benchmarks.world import fill, fresh_database, profile
+from ofp_platform.client import OfpClient
+from ofp_platform.decisions.decided_span import DecidedRun
+from ofp_platform.decisions.decider import Decider, DeciderPolicy, DeciderTally
+from ofp_platform.decisions.event_reader import EventReader
+from ofp_platform.decisions.in_force import InForce
+from ofp_platform.decisions.ready_bundles import ReadyBundles
+from ofp_platform.decisions.redeciding import ReplayTally, redecide
+from ofp_platform.decisions.threaded_client import ThreadedClient
+from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.online.plane import Plane
+from ofp_platform.storage.bundle_events import bundle_path
+from ofp_platform.storage.embedded import stop_embedded
+from ofp_platform.vocabulary.identity import KeyType
+from ofp_platform.vocabulary.loop.bundle import Bundle, BundleInForce, BundleModel, Comparison, Guardrail, Slot
+from ofp_platform.vocabulary.loop.eval_report import Thresholds
+from ofp_platform.vocabulary.loop.exact_model import ExactModel, FeatureInput, LinearForm, PayloadInput
+from ofp_platform.vocabulary.loop.outcome import Outcome
+from ofp_platform.vocabulary.loop.posture import Mode, PostureInForce
+from ofp_platform.vocabulary.position import Position
+from ofp_platform.vocabulary.profile import Profile
+from ofp_platform.vocabulary.serving import FeatureDefinitionSet, FeatureGroupRef
+
+_AT = Position(stream_name="control", partition_id="0000", offset=0)
+_GROUPS = tuple(FeatureGroupRef(group_name=name, group_version="v1") for name in ("account_activity", "merchant_risk"))
+_MODEL = ExactModel(
+    model_name="benchmark",
+    inputs=(
+        FeatureInput(group_name="account_activity", group_version="v1", feature="count_1d", scale=0, absent=0),
+        FeatureInput(group_name="merchant_risk", group_version="v1", feature="risk_7d", scale=6, absent=0),
+        PayloadInput(field="amount_minor", scale=0),
+    ),
+    score_scale=6,
+    score_kind="log_odds",
+    form=LinearForm(base=0, weights=(1_000_000, 3, 10), references=(1, 0, 0), least=(0, 0, 0), greatest=(100, 10**6, 10**9)),
+)
+_RULE = Guardrail(
+    reason_code="BIG_AMOUNT",
+    outcome=Outcome.DECLINE,
+    all_of=(Comparison(field="amount_minor", operator="at_least", value=49_000),),
+)
+
+
+class _AsItIs:
+    """Nothing is put in force or held meanwhile: that is measured in the drills of the posture."""
+
+    def __init__(self, in_force: InForce) -> None:
+        self._in_force = in_force
+
+    def read(self, _connection: object) -> InForce:
+        """It."""
+        return self._in_force
+
+    hold = read
+
+
+def publish(plane: Plane) -> InForce:
+    """The bundle and its model in the object store, NORMAL."""
+    bundle = Bundle(
+        bundle_name="benchmark",
+        event_type="transaction",
+        key_fields={KeyType.ACCOUNT: "customer_id", KeyType.MERCHANT: "terminal_id"},
+        groups=_GROUPS,
+        optional_groups=(),
+        feature_definition_set=FeatureDefinitionSet(
+            pack_id="handbook", revision=1, digest=plane.registry_of(plane.ensure_live()).digest
+        ),
+        guardrails=(_RULE,),
+        model=BundleModel(
+            path=f"learning/{_MODEL.digest}.json",
+            digest=_MODEL.digest,
+            thresholds=Thresholds(review_from=400_000, decline_from=4_000_000),
+        ),
+    )
+    plane.objects.put_same(bundle_path(bundle.ref), bundle.stored())
+    assert bundle.model is not None
+    plane.objects.put_same(bundle.model.path, _MODEL.stored())
+    in_force = BundleInForce(bundle=bundle.ref, sequence=0, position=_AT)
+    return InForce(PostureInForce(mode=Mode.NORMAL, sequence=0, position=_AT), ((Slot.ACTIVE, in_force),))
+
+
+def decide_all(plane: Plane, port: int, in_force: InForce, connections: int) -> tuple[DeciderTally, float]:
+    """Decide on what the log holds, and the seconds that it took."""
+    reader = EventReader(plane.log, plane.profile.context_pins, "transaction", plane.profile.clock_skew_us)
+    policy = DeciderPolicy(plane.profile.policy_rev, "review", 10.0, connections)
+    load = ReadyBundles(plane.objects).load
+    with (
+        OfpClient(f"http://127.0.0.1:{port}", token=KEY, timeout_seconds=20.0) as client,
+        ThreadPoolExecutor(connections) as threads,
+    ):
+        ask = ThreadedClient(client, threads).ask
+        log = PostgresLog.create(plane.pool, "decided", 1, "event_id")
+        decider = Decider(plane.pool, log, reader, ask, _AsItIs(in_force), load, policy, lambda: time.time_ns() // 1_000)
+        began = time.perf_counter()
+        tally = asyncio.run(decider.decide_available())
+        return tally, time.perf_counter() - began
+
+
+def replay(declared: Profile, dsn: str) -> ReplayTally:
+    """Make all decisions again."""
+    tally = ReplayTally()
+    with Plane.open(declared, dsn, create_stream=False) as plane:
+        run = DecidedRun(plane.pool, plane.objects, plane.archived_log, declared.context_pins, declared.clock_skew_us)
+        load = ReadyBundles(plane.objects).load
+        for page in run.pages():
+            redecide(page, load, tally)
+    return tally
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--transactions", type=int, default=20_000)
+    parser.add_argument("--connections", type=int, default=8)
+    arguments = parser.parse_args()
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        dsn = fresh_database(folder, "decisions")
+        # every transaction can be asked about behind the last one
+        declared = profile("decisions", folder).model_copy(update={"allowed_lateness": "100d"})
+        try:
+            with Plane.open(declared, dsn) as plane:
+                fill(plane, arguments.transactions)
+                project(plane, 50_000)
+                in_force = publish(plane)
+                with server(partial(plane_app, declared, dsn, 64 << 20)) as port:
+                    tally, decide_seconds = decide_all(plane, port, in_force, arguments.connections)
+                    decided = tally.outcomes.total()
+                    if tally.lowering or decided != arguments.transactions:
+                        raise SystemExit(f"the world of the benchmark is wrong: {tally}")
+                with plane.pool.connection() as connection:
+                    vectors = connection.execute(
+                        "SELECT count(DISTINCT content::jsonb ->> 'feature_snapshot_hash') FROM ofp.decision_record"
+                    ).fetchone()
+                    stored = connection.execute("SELECT count(*) FROM ofp.snapshot_index").fetchone()
+                if vectors != stored:  # the service stores the last ones when it stops
+                    raise SystemExit(f"{stored} of {vectors} vectors are stored")
+                with plane.pool.connection() as connection:
+                    connection.execute("VACUUM ANALYZE")
+            replay_began = time.perf_counter()
+            replayed = replay(declared, dsn)
+            replay_seconds = time.perf_counter() - replay_began
+            if replayed.equal != decided:
+                raise SystemExit(f"{replayed.equal} of {decided} are equal: {replayed.differences[:3]}")
+        finally:
+            stop_embedded(folder / "postgres")
+    rate = decided / replay_seconds
+    rows = (
+        Row(
+            f"decisions made, durable, {arguments.connections} questions at once",
+            f"{decided / decide_seconds:,.0f}/s",
+            ">= 500/s",
+            decided / decide_seconds >= 500,
+        ),
+        Row(
+            "decisions made again, the same to the last byte",
+            f"{replayed.equal:,} of {decided:,}",
+            "all",
+            replayed.equal == decided,
+        ),
+        Row(
+            "made again in one process, of two that may",
+            f"{rate:,.0f}/s, {1_000_000 / rate:,.0f} s for 1,000,000",
+            "60 s on two",
+            rate * 2 >= 1_000_000 / 60,
+        ),
+    )
+    figures = Figures(
+        "decisions",
+        "bench",
+        "The plane's own decisions, made and made again",
+        rows,
+        time.perf_counter() - began,
+        vars(arguments),
+        {"outcomes": {outcome.value: count for outcome, count in tally.outcomes.items()}},
+    )
+    figures.write()
+    print(figures.table())
+
+
+if __name__ == "__main__":
+    main()
