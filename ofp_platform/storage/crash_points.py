@@ -57,7 +57,7 @@ CrashPoint = Literal[
     "audit.committed",
     "audit.head_put",
 ]
-"""Every place that there is: the type checker refuses another name, the kill loop kills at each of them."""
+"""Every place that there is: the type checker refuses another name, the kill loops kill at each of them."""
 
 CRASH_POINTS: tuple[CrashPoint, ...] = get_args(CrashPoint)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -21,11 +22,17 @@ def _canonical_time(text: str) -> str:
     return format_time(parse_time(text))
 
 
+def _day(text: str) -> str:
+    date.fromisoformat(text)
+    return text
+
+
 Time = Annotated[
     str,
     AfterValidator(_canonical_time),
     Field(json_schema_extra={"pattern": TIME_PATTERN}, description="RFC 3339, UTC with Z, at most 6 fractional digits"),
 ]
+Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", description="as in 2026-01-31"), AfterValidator(_day)]
 DIGEST_PATTERN = "^[0-9a-f]{64}$"
 NAME_PATTERN = "^[a-z][a-z0-9_]{0,62}$"
 IDENTIFIER_PATTERN = "^[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}$"

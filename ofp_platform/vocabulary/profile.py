@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -21,7 +20,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ofp_platform.vocabulary.canonical import digest_of, jcs_bytes, sha256_hex
 from ofp_platform.vocabulary.envelope import EventType
 from ofp_platform.vocabulary.identity import ContextPins, KeyType
-from ofp_platform.vocabulary.model import Digest, Model, Name
+from ofp_platform.vocabulary.model import Day, Digest, Model, Name
 from ofp_platform.vocabulary.position import StreamName
 from ofp_platform.vocabulary.posture_policy import PosturePolicy
 from ofp_platform.vocabulary.raw_identifier import raw_identifier_in, redact
@@ -39,14 +38,6 @@ def _duration(text: str) -> str:
 
 
 Duration = Annotated[str, AfterValidator(_duration), Field(description="as in 5m, 24h, 30d")]
-
-
-def _day(text: str) -> str:
-    date.fromisoformat(text)
-    return text
-
-
-Day = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$", description="as in 2026-01-31"), AfterValidator(_day)]
 
 
 class ProfileError(Exception):

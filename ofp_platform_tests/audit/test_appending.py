@@ -158,10 +158,11 @@ def _append_until(point: str, dsn: str, folder: str) -> None:
         append_records(pool, ObjectStore(folder), SigningKey.of_seed(b"k" * 32), lambda: next(clock))
 
 
-@pytest.mark.parametrize(
-    ("point", "committed", "put"),
-    [("audit.rows_written", False, False), ("audit.committed", True, False), ("audit.head_put", True, True)],
-)
+POINTS = {"audit.rows_written": (False, False), "audit.committed": (True, False), "audit.head_put": (True, True)}
+"""The places at which an append is killed: whether its head is committed then, and put."""
+
+
+@pytest.mark.parametrize(("point", "committed", "put"), [(point, *then) for point, then in POINTS.items()])
 def test_stopped_anywhere_the_next_append_goes_on(audited: AuditedPlane, point: str, committed: bool, put: bool) -> None:
     audited.fill()
     folder = audited.objects.folder

@@ -17,7 +17,7 @@ MODEL = model_of(INPUT)
 @pytest.fixture
 def objects(tmp_path: Path) -> ObjectStore:
     store = ObjectStore(str(tmp_path / "objects"))
-    failed = {"metric": "auc_roc", "at_least": "0.950000", "seen": "0.900000", "passed": False}
+    failed = {"metric": "auc_roc", "at_least": "0.950000", "seen_value": "0.900000", "passed": False}
     for name, content in {
         "model.json": MODEL.stored(),
         "report.json": report_of(MODEL).stored(),

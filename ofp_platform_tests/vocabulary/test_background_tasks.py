@@ -16,11 +16,13 @@ PACKAGE = Path(ofp_platform.__file__).parent
 # a result or an end that somebody waits for, in the same function or object
 AWAITED = {
     "cli/demo/webhook_receiver.py": "whoever serves joins it when it stops; a receiver that ended gives no answer",
+    "api/decision_waits.py": "whoever waits is told of its end and of its fault; it ends when nobody waits",
     "api/handshakes.py": "a handshake, which ends in time; a stop waits for it",
     "api/http_connection.py": "an answer, whose end its connection is told; a stop waits for it",
     "api/workers.py": "the process that started the workers waits for the end of each",
     "cli/services/tls_front.py": "a connection, whose ends see each other close; the front joins it when it stops",
     "client/producer.py": "close joins it; where it ends before, each future and whoever sends is told",
+    "decisions/decider.py": "a task group",
     "decisions/loop.py": "a task group",
     "offline/replay/archived_fold.py": "ends the process with its parent; the parent reads the pipes of its children",
     "offline/runs/builder.py": "short: reads what the first call of a loop would read else, and raise of",

@@ -6,11 +6,12 @@ the bundle and under the posture that were in force.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.envelope import EventType
@@ -102,6 +103,28 @@ class Vector(NamedTuple):
     graph_version: GraphVersion | None
 
 
+_VECTOR = (
+    "feature_snapshot_hash",
+    "feature_keys",
+    "feature_groups",
+    "feature_definition_set",
+    "run_config_digest",
+    "input_basis",
+)
+
+
+def _as_its_version(schema: dict[str, Any]) -> None:
+    """What a version has, and what it does not, for validators that know nothing of this class."""
+
+    def having(present: Sequence[str], absent: Sequence[str]) -> dict[str, Any]:
+        there, gone = {"not": {"type": "null"}}, {"type": "null"}
+        return {"required": list(present), "properties": {**dict.fromkeys(present, there), **dict.fromkeys(absent, gone)}}
+
+    schema["if"] = {"properties": {"contract_version": {"const": "v0"}}}
+    schema["then"] = having((*_VECTOR, "rule", "score"), ("bundle", "slot", "posture", "reason_codes"))
+    schema["else"] = having(("slot", "posture", "reason_codes", "policy_rev"), ("rule",))
+
+
 class DecisionRecord(Model):
     """One decision. Immutable; the offline plane takes it as parity anchor, if it has a vector.
 
@@ -109,6 +132,8 @@ class DecisionRecord(Model):
     has none of it where it was decided without one (`posture` says why). `request_context` is there only if on-demand features
     used it; `request_id` only if the request had one.
     """
+
+    model_config = ConfigDict(json_schema_extra=_as_its_version)
 
     kind: Literal["df_decision_record"] = "df_decision_record"
     contract_version: Version | Literal["v1"] = "v0"
@@ -147,14 +172,7 @@ class DecisionRecord(Model):
             raise ValueError("decision_id is not the one of this run and event")
         if self.input_basis is not None and self.input_basis.stream_name != self.event_position.stream_name:
             raise ValueError("input_basis is of another stream than event_position")
-        vector_fields = (
-            self.feature_snapshot_hash,
-            self.feature_keys,
-            self.feature_groups,
-            self.feature_definition_set,
-            self.run_config_digest,
-            self.input_basis,
-        )
+        vector_fields = [getattr(self, name) for name in _VECTOR]
         if None in vector_fields and any(field is not None for field in (*vector_fields, self.graph_version)):
             raise ValueError("a decision has a whole vector, or none of its fields")
         own_of_v1 = (self.slot, self.posture, self.reason_codes)

@@ -8,9 +8,8 @@ from pydantic import Field, model_validator
 
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.loop.exact_model import ModelInput
-from ofp_platform.vocabulary.model import Digest, Model, Name
+from ofp_platform.vocabulary.model import Day, Digest, Model, Name
 from ofp_platform.vocabulary.offline.build_intent import Integer
-from ofp_platform.vocabulary.profile import Day
 from ofp_platform.vocabulary.serving import Count, Version
 
 EstimatorName = Literal["logistic_regression", "decision_tree_depth_2", "random_forest", "gradient_boosting"]

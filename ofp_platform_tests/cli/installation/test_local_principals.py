@@ -30,7 +30,7 @@ def test_each_has_its_own_key_and_no_more_than_it_needs(environment: Environment
         ("decisions", {"features:read", "snapshots:read", "decisions:write"}),
         ("builds", {"builds:submit", "snapshots:read"}),
         ("metrics", {"metrics"}),
-        ("console", {"features:read", "snapshots:read", "operate"}),
+        ("console", {"features:read", "snapshots:read", "operate", "investigate"}),
     ]:
         path = key_file(environment, name)
         assert path.stat().st_mode & 0o777 == 0o600

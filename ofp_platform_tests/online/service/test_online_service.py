@@ -36,7 +36,7 @@ from ofp_platform.vocabulary.identity_link import EntityProfile
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.serving import PostureState
 from ofp_platform.vocabulary.times import parse_time
-from ofp_platform_tests.api.fake_port import FakeOverviews, FakeRecords
+from ofp_platform_tests.api.fake_port import FakeOverviews, FakePosture, FakeRecords
 from ofp_platform_tests.api.keys import BEARER, authentication
 from ofp_platform_tests.online.answered import answered
 from ofp_platform_tests.online.service.served_plane import AS_OF, ENOUGH, commit, until
@@ -145,6 +145,7 @@ async def test_the_page_of_the_api_shows_requests_that_this_service_answers(prof
                 OperatorViews(profile, dsn),
                 FakeRecords(),
                 FakeOverviews(),
+                posture=FakePosture(),
                 authentication=authentication(pins=profile.context_pins),
             )
         )

@@ -19,7 +19,10 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.storage.crash_points import CRASH_POINTS
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
+from ofp_platform_tests.audit.test_appending import POINTS as AUDIT_POINTS
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
+from ofp_platform_tests.torture.action_kills.suite import POINTS as ACTION_POINTS
+from ofp_platform_tests.torture.bundle_races.racers import POINTS as BUNDLE_POINTS
 from ofp_platform_tests.torture.kills import links, publisher, streamer
 from ofp_platform_tests.torture.kills.archiver import check_without_guard, kill_archivers
 from ofp_platform_tests.torture.kills.builder import Builders
@@ -34,6 +37,8 @@ from ofp_platform_tests.torture.kills.world import DAY, DAYS, World, drop_databa
 from ofp_platform_tests.torture.own_database import fresh_database
 from ofp_platform_tests.torture.suite import Run, Suite
 
+OWN_LOOPS = {*ACTION_POINTS, *BUNDLE_POINTS, *AUDIT_POINTS}
+"""Places that are killed at by suites and tests of their own."""
 PAYMENTS = 1_000_000
 PROJECTOR_KILLS = 3_000
 DAGSTER_KILLS = 48
@@ -240,12 +245,13 @@ def _rows_of_kills(run: Run, world: World, projectors: Projectors, stores: Store
         hits += projectors.hits(driver)
     anywhere = hits.pop("time", 0)
     run.fact("killed at any moment, not at a named point", f"{anywhere:,}", aim="> 0", reached=anywhere > 0)
-    for area in sorted({point.partition(".")[0] for point in CRASH_POINTS}):
-        points = [point for point in CRASH_POINTS if point.startswith(f"{area}.")]
+    places = [point for point in CRASH_POINTS if point not in OWN_LOOPS]
+    for area in sorted({point.partition(".")[0] for point in places}):
+        points = [point for point in places if point.startswith(f"{area}.")]
         seen = ", ".join(f"{point.partition('.')[2]} {hits[point]:,}" for point in points)
         run.fact(f"killed at every named point of {area}", seen, aim="each > 0", reached=all(hits[point] for point in points))
     run.raw["kills"] = {f"{driver} {by}": count for (driver, by), count in sorted(projectors.kills.items())}
-    run.raw["points"] = {point: hits[point] for point in CRASH_POINTS}
+    run.raw["points"] = {point: hits[point] for point in places}
     run.raw["finished_unkilled"] = dict(projectors.finished)
 
 
