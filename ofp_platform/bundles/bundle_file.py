@@ -15,11 +15,11 @@ from ofp_platform.bundles.trained_model import TrainedModel
 from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.registry.models import EventRouting
 from ofp_platform.vocabulary.envelope import EventType
-from ofp_platform.vocabulary.identity import KeyType
+from ofp_platform.vocabulary.identity import KeySource, KeyType
 from ofp_platform.vocabulary.loop.bundle import Bundle, Comparison, Guardrail, Provenance
 from ofp_platform.vocabulary.loop.exact_model import ExactModel, FeatureInput, FieldName, PayloadInput
 from ofp_platform.vocabulary.model import Model, Name
-from ofp_platform.vocabulary.observed_keys import KeySource, observed_type
+from ofp_platform.vocabulary.observed_keys import observed_type
 from ofp_platform.vocabulary.serving import FeatureDefinitionSet, FeatureGroupRef
 from ofp_platform.vocabulary.yaml_file import YamlFault, fault_words, model_of, read_yaml
 

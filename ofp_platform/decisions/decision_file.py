@@ -11,9 +11,8 @@ from pydantic import Field
 from ofp_platform.decisions.decision_point import DecisionPoint
 from ofp_platform.decisions.rule import PointsRule
 from ofp_platform.vocabulary.envelope import EventType
-from ofp_platform.vocabulary.identity import KeyType
+from ofp_platform.vocabulary.identity import KeySource, KeyType
 from ofp_platform.vocabulary.model import Model
-from ofp_platform.vocabulary.observed_keys import KeySource
 from ofp_platform.vocabulary.serving import FeatureGroupRef
 from ofp_platform.vocabulary.yaml_file import YamlFault, load_yaml
 

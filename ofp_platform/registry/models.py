@@ -19,9 +19,8 @@ from ofp_platform.registry.expression import MAX_EXPRESSION_CHARACTERS
 from ofp_platform.vocabulary.canonical import MAX_INTEGER
 from ofp_platform.vocabulary.catalogue import Owner, Prose, Tags
 from ofp_platform.vocabulary.envelope import EventType, SchemaVersion
-from ofp_platform.vocabulary.identity import KeyType
+from ofp_platform.vocabulary.identity import KeySource, KeyType
 from ofp_platform.vocabulary.model import Model, Name
-from ofp_platform.vocabulary.observed_keys import KeySource
 from ofp_platform.vocabulary.serving import GroupVersion
 from ofp_platform.vocabulary.times import parse_duration
 

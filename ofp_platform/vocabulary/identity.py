@@ -17,6 +17,14 @@ from ofp_platform.vocabulary.raw_identifier import is_observed_identifier
 MAX_KEY_ID_LENGTH = 128
 _KEY_ID_CHARACTER = r"[\x21-\x7e]"
 KEY_ID_TEXT = re.compile(f"{_KEY_ID_CHARACTER}{{1,{MAX_KEY_ID_LENGTH}}}", re.ASCII)
+KeySource = Annotated[
+    str,
+    Field(
+        pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,62}|observed_identifiers\[[a-z][a-z0-9_]{0,62}\])$",
+        description="the payload field that is the key; or observed_identifiers[<id_type>], the entity that an identifier of the"
+        " event is",
+    ),
+]
 
 
 class KeyType(StrEnum):

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from pydantic import Field
 
 from ofp_platform.vocabulary.identity import KeyType
 from ofp_platform.vocabulary.identity_link import minted_id
@@ -27,14 +26,6 @@ UNREADABLE = "unreadable identifiers"
 """Stands for the key of an event whose list is none."""
 _SOURCE = re.compile(rf"{OBSERVED}\[([a-z][a-z0-9_]*)\]", re.ASCII)
 _CACHE_LIMIT = 1_000_000
-KeySource = Annotated[
-    str,
-    Field(
-        pattern=r"^([A-Za-z_][A-Za-z0-9_]{0,62}|observed_identifiers\[[a-z][a-z0-9_]{0,62}\])$",
-        description="the payload field that is the key; or observed_identifiers[<id_type>], the entity that an identifier of the"
-        " event is",
-    ),
-]
 
 
 class ObservedIdentifier(msgspec.Struct, gc=False):

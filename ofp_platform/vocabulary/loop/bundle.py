@@ -9,12 +9,11 @@ from pydantic import Field, model_validator
 
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of, sha256_hex
 from ofp_platform.vocabulary.envelope import EventType
-from ofp_platform.vocabulary.identity import ContextPins, KeyType
+from ofp_platform.vocabulary.identity import ContextPins, KeySource, KeyType
 from ofp_platform.vocabulary.loop.eval_report import Thresholds
 from ofp_platform.vocabulary.loop.exact_model import FieldName
 from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.model import Digest, Model, Name, SafeIdentifier, Time
-from ofp_platform.vocabulary.observed_keys import KeySource
 from ofp_platform.vocabulary.offline.build_intent import Integer
 from ofp_platform.vocabulary.offline.run_facts import TrafficMode
 from ofp_platform.vocabulary.position import Position
