@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from ofp_platform.decisions.event_reader import EventReader, ReadEvent
 from ofp_platform.log.port import EventLog
 from ofp_platform.storage.decision_records import count_loop_decisions, decided_event_types, loop_decisions_on
@@ -84,10 +82,9 @@ class DecidedSpan:
             if last <= first:
                 continue
             with self.pool.connection() as connection:
-                rows = loop_decisions_on(
+                contents = loop_decisions_on(
                     connection, pins, self.reader.event_type, (self.reader.log.stream_name, partition_id), (first, last)
                 )
-            contents = [(stored_text, orjson.loads(stored_text)) for stored_text in rows]
             hashes = [content["feature_snapshot_hash"] for _, content in contents if "feature_snapshot_hash" in content]
             snapshots = read_records(self.pool, self.objects, hashes, pins) if hashes else {}
             events = {order(event.position.offset): event for event in page.events}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
+import orjson
 from psycopg import Connection
 
 from ofp_platform.vocabulary.canonical import canonical_bytes
@@ -133,17 +134,22 @@ def active_decisions(connection: Connection[Any], pins: ContextPins, event_type:
 
 def loop_decisions_on(
     connection: Connection[Any], pins: ContextPins, event_type: str, partition: tuple[str, str], places: tuple[int, int]
-) -> list[str]:
-    """The stored texts of the plane's own decisions on events of a type in a partition (of a stream), in the order of the log:
-    behind the first of two places, up to the second.
+) -> list[tuple[str, dict[str, Any]]]:
+    """The plane's own decisions on events of a type in a partition (of a stream), in the order of the log: behind the first of
+    two places, up to the second. Of each the stored text, and what it says.
     """
     rows = connection.execute(
         "SELECT content FROM ofp.decision_record WHERE (pins_digest, stream_name, partition_id) = (%s, %s, %s)"
-        " AND record_offset > %s AND record_offset <= %s AND content::jsonb ->> 'contract_version' = 'v1'"
-        " AND content::jsonb ->> 'event_type' = %s ORDER BY record_offset, decision_id",
-        (pins_digest(pins), *partition, *places, event_type),
+        " AND record_offset > %s AND record_offset <= %s ORDER BY record_offset, decision_id",
+        (pins_digest(pins), *partition, *places),
     ).fetchall()
-    return [content for (content,) in rows]
+    # read here, once: the database would read each text anew for each field that it is asked about
+    decisions = [(text, orjson.loads(text)) for (text,) in rows]
+    return [
+        (text, content)
+        for text, content in decisions
+        if content.get("contract_version") == "v1" and content.get("event_type") == event_type
+    ]
 
 
 def count_loop_decisions(connection: Connection[Any], pins: ContextPins) -> int:

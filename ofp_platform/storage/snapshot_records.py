@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -242,10 +243,16 @@ def _index_rows(pool: Pool, snapshot_hashes: Sequence[str]) -> dict[str, _IndexR
     return {name: (digest, reference) for name, digest, reference in rows}
 
 
+@lru_cache(maxsize=64)
+def _pins_from(text: bytes) -> ContextPins:
+    # of many records they are the same
+    return ContextPins.model_validate_json(text)
+
+
 def _demand_own(hashed: dict[str, Any], snapshot_hash: str, row: _IndexRow | None, pins: ContextPins | None) -> None:
     """Refuse a record that is of another run than the index says of it, or than it must be of."""
     try:
-        record_pins = ContextPins.model_validate(hashed["context_pins"])
+        record_pins = _pins_from(orjson.dumps(hashed["context_pins"]))
     except (KeyError, TypeError, ValueError):
         raise SnapshotDamaged(f"snapshot {snapshot_hash} does not say of which run it is") from None
     if row is not None and pins_digest(record_pins) != row[0]:
