@@ -67,7 +67,7 @@ def read_model(model: type[M], body: bytes) -> M:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = redact(".".join(map(str, first["loc"])) or "the whole")
         if first["type"] == "missing":
-            raise invalid(Reason.MISSING_FIELD, f"{field}: is missing") from None
+            raise invalid(Reason.MISSING_FIELD, f"{field}: is missing" if first["loc"] else first["msg"]) from None
         reason = Reason.RAW_IDENTIFIER if "raw identifier" in first["msg"] else Reason.INVALID_FIELD
         raise invalid(reason, f"{field}: {first['msg']}") from None
 

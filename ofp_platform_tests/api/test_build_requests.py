@@ -32,7 +32,7 @@ from ofp_platform.vocabulary.offline.build_intent import intent_wire
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.profile import BuildLimits
-from ofp_platform_tests.api.fake_port import FakeOperators, FakeOverviews, FakePort, FakeRecords
+from ofp_platform_tests.api.fake_port import FakeOperators, FakeOverviews, FakePort, FakePosture, FakeRecords
 from ofp_platform_tests.api.keys import KEY, authentication
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
 
@@ -52,7 +52,15 @@ async def service(dsn: str) -> AsyncIterator[httpx.ASGITransport]:
     builds = BuildRequests(dsn)
     try:
         yield httpx.ASGITransport(
-            Application(FakePort(), builds, FakeOperators(), FakeRecords(), FakeOverviews(), authentication=authentication())
+            Application(
+                FakePort(),
+                builds,
+                FakeOperators(),
+                FakeRecords(),
+                FakeOverviews(),
+                posture=FakePosture(),
+                authentication=authentication(),
+            )
         )
     finally:
         await builds.close()

@@ -21,7 +21,7 @@ from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.storage.roles import Job, default_role
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
-from ofp_platform_tests.api.fake_port import FakeBuilds, FakeOperators, FakeOverviews, FakePort, FakeRecords
+from ofp_platform_tests.api.fake_port import FakeBuilds, FakeOperators, FakeOverviews, FakePort, FakePosture, FakeRecords
 from ofp_platform_tests.api.keys import BEARER, authentication, principal
 from ofp_platform_tests.cases.conftest import new_run
 
@@ -80,7 +80,7 @@ async def service(dsn: str) -> AsyncIterator[Asking]:
     cases = CaseRequests(as_role(dsn, default_role(Job.SERVING)), pins, lambda: shipped_pack("card_payments"))
     caller = authentication(ANN, ELSEWHERE, OTHERS, pins=pins)
     ports = (FakePort(), FakeBuilds(), FakeOperators(), FakeRecords(), FakeOverviews())
-    application = Application(*ports, authentication=caller, cases=cases)
+    application = Application(*ports, posture=FakePosture(), authentication=caller, cases=cases)
     transport = httpx.ASGITransport(application)
     async with httpx.AsyncClient(base_url="http://localhost", transport=transport) as http:
         yield Asking(http, pins)
@@ -214,7 +214,7 @@ async def test_a_store_of_cases_that_is_down(module_dsn: str) -> None:
     pins = new_run()
     cases = CaseRequests("postgresql://nobody@127.0.0.1:1/none", pins, lambda: shipped_pack("card_payments"))
     ports = (FakePort(), FakeBuilds(), FakeOperators(), FakeRecords(), FakeOverviews())
-    application = Application(*ports, authentication=authentication(ANN, pins=pins), cases=cases)
+    application = Application(*ports, posture=FakePosture(), authentication=authentication(ANN, pins=pins), cases=cases)
     async with httpx.AsyncClient(base_url="http://localhost", transport=httpx.ASGITransport(application)) as http:
         asking = Asking(http, pins)
         assert refused(await asking.get("/v0/cases")) == (503, "STORE_DOWN")
@@ -224,7 +224,7 @@ async def test_a_store_of_cases_that_is_down(module_dsn: str) -> None:
 
 async def test_a_service_without_cases_says_so() -> None:
     ports = (FakePort(), FakeBuilds(), FakeOperators(), FakeRecords(), FakeOverviews())
-    application = Application(*ports, authentication=authentication(ANN))
+    application = Application(*ports, posture=FakePosture(), authentication=authentication(ANN))
     async with httpx.AsyncClient(base_url="http://localhost", transport=httpx.ASGITransport(application)) as http:
         answer = await http.get("/v0/cases", headers={"authorization": f"Bearer {ANN_KEY}"})
     assert refused(answer) == (404, "UNKNOWN_PATH")

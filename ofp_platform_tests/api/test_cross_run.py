@@ -27,6 +27,7 @@ from ofp_platform.api.access_log import read_accesses
 from ofp_platform.api.build_examples import intent_example
 from ofp_platform.api.case_examples import case_entry_ask_example, case_trigger_ask_example
 from ofp_platform.api.examples import labels_example
+from ofp_platform.api.posture_examples import posture_hold_example, posture_release_example
 from ofp_platform.api.principals import Principal, Scope
 from ofp_platform.api.route_scopes import (
     APPLY_FAILURES,
@@ -35,6 +36,8 @@ from ofp_platform.api.route_scopes import (
     BUILD_RUN,
     BUILD_RUNS,
     BUILD_STAGES,
+    BUNDLES,
+    BUNDLES_IN_FORCE,
     CASE,
     CASE_ENTRIES,
     CASES,
@@ -54,6 +57,9 @@ from ofp_platform.api.route_scopes import (
     PACK_OPERATIONS,
     PARITY,
     PARITY_REPORT,
+    POSTURE,
+    POSTURE_HOLD,
+    POSTURE_RELEASE,
     REBUILT_SNAPSHOT,
     SCOPES,
     SNAPSHOT,
@@ -272,13 +278,15 @@ def _compare_and_publish(town: Town, run_id: str, dsn: str, objects: ObjectStore
 
 LEFT_OUT = (GET_FEATURES, BUILD_CANCELLATION)
 """Not among the others: asked more often, or by the test below."""
-GRANTED = {EXPLANATION: 400}
-"""Answers to whoever may have one, other than 200: each explanation reads a log again, so those ask for no feature."""
+GRANTED = {EXPLANATION: 400, POSTURE_HOLD: 400, POSTURE_RELEASE: 400}
+"""Answers to whoever may have one, other than 200: each explanation reads a log again, so those ask for no feature; the runs have
+no stream of control, in which a change of the posture would stand."""
 
 
 OF_THE_SERVED_RUN = (
     *(APPLY_FAILURES, FEATURE_GROUPS, CATALOGUE, ENTITY, FEAST_FEATURES, DECISIONS),
     *(BUILD_RUNS, PARITY, DATASETS, PACK_OPERATIONS, HEALTH_HISTORY, CASES),
+    *(BUNDLES, BUNDLES_IN_FORCE, POSTURE, POSTURE_HOLD, POSTURE_RELEASE),
 )
 """Routes whose question names no run: it is the one that is served."""
 
@@ -315,6 +323,10 @@ def request_of(town: Town, attempt: Try) -> tuple[str, str, bytes | None]:
         return "GET", path if allowed(town, attempt) == GRANTED[EXPLANATION] else f"{path}?{explained(town)}", None
     if attempt.route == BUILD_INTENTS:
         return "POST", path, json.dumps(intent_of(attempt.target)).encode()
+    if attempt.route == POSTURE_HOLD:
+        return "POST", path, json.dumps(posture_hold_example()).encode()
+    if attempt.route == POSTURE_RELEASE:
+        return "POST", path, json.dumps(posture_release_example()).encode()
     return ("POST", path, b"") if attempt.route == BUILD_CANCELLATION else ("GET", path, None)
 
 

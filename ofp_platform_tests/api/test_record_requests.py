@@ -33,7 +33,7 @@ from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.times import format_time
-from ofp_platform_tests.api.fake_port import FakeBuilds, FakeOperators, FakeOverviews
+from ofp_platform_tests.api.fake_port import FakeBuilds, FakeOperators, FakeOverviews, FakePosture
 from ofp_platform_tests.api.keys import KEY, authentication, principal
 from ofp_platform_tests.oracle.simulated_log import append, profile
 
@@ -56,7 +56,9 @@ async def client_of(plane: Plane, dsn: str) -> AsyncIterator[tuple[AsyncOfpClien
     service = OnlineService(plane.profile, dsn, connections=2)
     records = RecordRequests(as_role(dsn, default_role(Job.SERVING)), pins, service.snapshot, service.pack)
     caller = authentication(ELSEWHERE, pins=pins)
-    application = Application(service, FakeBuilds(), FakeOperators(), records, FakeOverviews(), authentication=caller)
+    application = Application(
+        service, FakeBuilds(), FakeOperators(), records, FakeOverviews(), posture=FakePosture(), authentication=caller
+    )
     await service.open()
     try:
         transport = httpx.ASGITransport(application)

@@ -91,7 +91,7 @@ def proof_without_vector() -> AuditProof:
         "slot": "active",
         "posture": {
             "in_force": {"mode": "FAIL_CLOSED", "sequence": None, "position": None},
-            "applied": "FAIL_CLOSED",
+            "applied_mode": "FAIL_CLOSED",
             "fail_closed": "review",
         },
         "reason_codes": [],

@@ -43,5 +43,6 @@ def test_outcomes_and_reasons_are_those_of_the_program() -> None:
         "POST",
         "PUBLISH_IN_FLIGHT",
         "PUBLISH_AMBIGUOUS",
+        "DECISION_PENDING",
     }
     assert named == {*AdmissionOutcome, *QuarantineReason}

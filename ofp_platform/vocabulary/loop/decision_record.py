@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.envelope import EventType
@@ -177,8 +178,11 @@ class DecisionRecord(Model):
             raise ValueError("a decision has a whole vector, or none of its fields")
         own_of_v1 = (self.slot, self.posture, self.reason_codes)
         if self.contract_version == "v0":
-            if None in vector_fields or self.rule is None or self.score is None:
-                raise ValueError("v0: a decision has a vector, a rule and a score")
+            missing = [name for name in (*_VECTOR, "rule", "score") if getattr(self, name) is None]
+            if missing:
+                raise PydanticCustomError(
+                    "missing", "v0: a decision has a vector, a rule and a score; not here: " + ", ".join(missing)
+                )
             if any(field is not None for field in (self.bundle, *own_of_v1)):
                 raise ValueError("v0: bundle, slot, posture and reason_codes belong to v1")
         elif None in own_of_v1 or self.rule is not None or self.policy_rev is None:
