@@ -19,6 +19,7 @@ from ofp_platform.vocabulary.model import is_digest
 if TYPE_CHECKING:
     from ofp_platform.decisions.decided_span import PastDecision
     from ofp_platform.online.plane import Plane
+    from ofp_platform.vocabulary.loop.bundle import BundleRef
     from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
 
 app = typer.Typer(help="Show recorded decisions, decide again, or otherwise.", no_args_is_help=True)
@@ -158,13 +159,13 @@ def _over_span(plane: Plane, limit: int | None, words: str, look_at: Callable[[l
         raise CommandRefused(str(unread)) from None
 
 
-def _bundle_ref(text: str) -> Any:
-    from ofp_platform.vocabulary.loop.bundle import BundleRef
+def _bundle_ref(text: str) -> BundleRef:
+    from ofp_platform.vocabulary.loop.bundle import bundle_named
 
-    name, _, digest = text.partition("/")
-    if not is_digest(digest):
-        raise CommandRefused(f"{text[:100]}: a bundle is named NAME/DIGEST, with all 64 hex digits (`ofp bundle list --json`)")
-    return BundleRef(bundle_name=name, digest=digest)
+    try:
+        return bundle_named(text)
+    except ValueError as error:
+        raise CommandRefused(str(error)) from None
 
 
 _Again = tuple[dict[str, Any] | None, str | None]

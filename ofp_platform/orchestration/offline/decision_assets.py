@@ -17,9 +17,8 @@ from ofp_platform.orchestration.online.projection_assets import PROJECTION
 from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.storage.bundle_events import BundleDamaged
-from ofp_platform.vocabulary.loop.bundle import BundleRef
+from ofp_platform.vocabulary.loop.bundle import bundle_named
 from ofp_platform.vocabulary.loop.posture import Mode
-from ofp_platform.vocabulary.model import is_digest
 
 DECISIONS = dg.AssetKey(["loop", "decisions"])
 WHAT_IF = dg.AssetKey(["loop", "what_if"])
@@ -105,7 +104,7 @@ def loop_what_if(config: WhatIfConfig, plane: dg.ResourceParam[PlaneResource]) -
     with plane.open("auditor") as opened_plane:
         load = ReadyBundles(opened_plane.objects).load
         try:
-            ref, mode = _bundle_of(config.bundle), Mode(config.mode) if config.mode else None
+            ref, mode = bundle_named(config.bundle) if config.bundle else None, Mode(config.mode) if config.mode else None
             if ref is None and mode is None:
                 raise ValueError("say what is otherwise: a bundle, a mode, or both")
             trial = WhatIf(Alternative(None if ref is None else load(ref), mode), load)
@@ -149,13 +148,6 @@ def _circumstance(decision: PastDecision) -> tuple[str, str, str]:
     bundle = content.get("bundle")
     name = "none" if bundle is None else f"{bundle['bundle']['bundle_name']}/{bundle['bundle']['digest'][:12]}"
     return content["slot"], name, content["outcome"]
-
-
-def _bundle_of(text: str) -> BundleRef | None:
-    name, _, digest = text.partition("/")
-    if text and not is_digest(digest):
-        raise ValueError(f"{text[:100]}: a bundle is named NAME/DIGEST, with all 64 hex digits (`ofp bundle list --json`)")
-    return BundleRef(bundle_name=name, digest=digest) if text else None
 
 
 decisions_job = dg.define_asset_job(

@@ -13,7 +13,7 @@ from ofp_platform.vocabulary.identity import ContextPins, KeySource, KeyType
 from ofp_platform.vocabulary.loop.eval_report import Thresholds
 from ofp_platform.vocabulary.loop.exact_model import FieldName
 from ofp_platform.vocabulary.loop.outcome import Outcome
-from ofp_platform.vocabulary.model import Digest, Model, Name, SafeIdentifier, Time
+from ofp_platform.vocabulary.model import Digest, Model, Name, SafeIdentifier, Time, is_digest
 from ofp_platform.vocabulary.offline.build_intent import Integer
 from ofp_platform.vocabulary.offline.run_facts import TrafficMode
 from ofp_platform.vocabulary.position import Position
@@ -77,6 +77,18 @@ class BundleRef(Model):
 
     bundle_name: Name
     digest: Digest
+
+
+def bundle_named(text: str) -> BundleRef:
+    """The bundle that a text names, NAME/DIGEST.
+
+    Raises:
+        ValueError: it names none; the text says how one is named.
+    """
+    name, _, digest = text.partition("/")
+    if not is_digest(digest):
+        raise ValueError(f"{text[:100]}: a bundle is named NAME/DIGEST, with all 64 hex digits (`ofp bundle list --json`)")
+    return BundleRef(bundle_name=name, digest=digest)
 
 
 class Bundle(Model):
