@@ -67,6 +67,7 @@ LAYOUT = REGISTRY.layouts["account"]
 ARRAYS = LayoutArrays.of(LAYOUT)
 GROUPS = [REGISTRY.groups["sums", "v1"]]
 QUERY = query_of(ARRAYS, GROUPS)
+REACH = 51  # of the longest window, with its delay, in microseconds
 
 
 @st.composite
@@ -126,9 +127,15 @@ def same(found: object, wanted: object) -> None:
     assert repr(found) == repr(wanted)
 
 
-def values(matrix: Matrix, time: int) -> object:
+def values(matrix: Matrix, time: int) -> tuple[object, list[int]]:
     made = evaluate(QUERY, matrix, time)
     return made.rows, made.touches.tolist()
+
+
+def values_since(matrix: Matrix, time: int) -> object:
+    """What rows that ask about nothing before the longest window see: an older touch is none."""
+    rows, touches = values(matrix, time)
+    return rows, [touch if touch > time - REACH else EARLIEST for touch in touches]
 
 
 def test_the_rows_of_an_amendable_layout() -> None:
@@ -218,7 +225,7 @@ def test_rows_see_the_amendments_that_they_know_and_that_count(found: list[Matri
     for is_partial in (False, True):
         own_rows = rows if is_partial else KeyedRows(rows.offsets, rows.times)
         events = KeyedEvents(matrix, ends - sizes, ends, known_from if is_partial else None)
-        split, questions = as_amended(ColumnQuery(ARRAYS, GROUPS), events, own_rows, own_rows.times - 51)
+        split, questions = as_amended(ColumnQuery(ARRAYS, GROUPS), events, own_rows, own_rows.times - REACH)
         assert questions.offsets[-1] == len(rows.times)
         for key, (begin, end) in enumerate(zip(questions.offsets[:-1], questions.offsets[1:], strict=True)):
             for row in range(begin, end):
@@ -231,7 +238,6 @@ def test_rows_see_the_amendments_that_they_know_and_that_count(found: list[Matri
                 if split.known_from is not None and rows.known_until is not None:
                     part = part[:, split.known_from[columns] <= rows.known_until[row]]
                 time = int(rows.times[row])
-                same(values(np.ascontiguousarray(part), EARLIEST + 100)[1], values(part.copy(), EARLIEST + 100)[1])
                 inert = part.copy()
                 inert[AMENDS_KIND_ROW] = EVENT
-                same(values(inert, time), values(naive(original, time, known), time))
+                same(values_since(inert, time), values_since(naive(original, time, known), time))
