@@ -11,6 +11,15 @@ from hypothesis import strategies as st
 
 from ofp_platform.kernel.accumulate import ROW_WIDTH, accumulate
 from ofp_platform.kernel.column_values import (
+    _DISTINCT,
+    _MEAN,
+    _NONE,
+    _PICK,
+    _RESULT,
+    _SECONDS,
+    _SECONDS_SINCE_RESULT,
+    _STDDEV,
+    _SUM,
     NULL,
     UNDECIDED,
     VALUE,
@@ -265,12 +274,12 @@ def test_how_features_are_written_down() -> None:
         CompiledFeature("f", operand(Aggregation.MEDIAN, 1, 0), operand(Aggregation.SECONDS_SINCE_CHANGE, 0, 0), None),
     ]
     assert encode_features(features, INDEX).tolist() == [
-        [1, 3, 0, 1, 0, 0, 0, 0, 1, 1],
-        [4, 1, 0, 10**4, 0, 0, 0, 0, 1, 0],
-        [5, 2, 0, 1, 6, 1, 0, 1, 10**3, 0],
-        [3, 0, 10, 1, 4, 1, 0, 1, 0, 0],  # 10^19 fits no machine word
-        [2, 0, 0, 1, 1, 2, 6, 1, 1, 1],
-        [7, 3, 0, 1, 8, 4, 0, 1, 1, 1],
+        [_PICK, 3, 0, 1, _NONE, 0, 0, 0, 1, 1],
+        [_MEAN, 1, 0, 10**4, _NONE, 0, 0, 0, 1, 0],
+        [_STDDEV, 2, 0, 1, _DISTINCT, 1, 0, 1, 10**3, 0],
+        [_SECONDS, 0, 10, 1, _MEAN, 1, 0, 1, 0, 0],  # 10^19 fits no machine word
+        [_SUM, 0, 0, 1, _PICK, 2, 6, 1, 1, 1],
+        [_RESULT, 3, 0, 1, _SECONDS_SINCE_RESULT, 4, 0, 1, 1, 1],
     ]
     assert encode_features([], INDEX).shape == (0, 10)
 
