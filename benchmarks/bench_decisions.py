@@ -8,10 +8,8 @@ each step is a durable transaction. Then all decisions are made again, from log,
 from __future__ import annotations
 
 import argparse
-import asyncio
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -20,14 +18,13 @@ from benchmarks.figures import Figures, Row
 from benchmarks.keys import KEY
 from benchmarks.servers import plane_app, server
 from benchmarks.world import fill, fresh_database, profile
-from ofp_platform.client import OfpClient
 from ofp_platform.decisions.decided_span import DecidedRun
 from ofp_platform.decisions.decider import Decider, DeciderPolicy, DeciderTally
 from ofp_platform.decisions.event_reader import EventReader
 from ofp_platform.decisions.in_force import InForce
+from ofp_platform.decisions.plane_questions import PlaneQuestions
 from ofp_platform.decisions.ready_bundles import ReadyBundles
 from ofp_platform.decisions.redeciding import ReplayTally, redecide
-from ofp_platform.decisions.threaded_client import ThreadedClient
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.bundle_events import bundle_path
@@ -105,15 +102,12 @@ def decide_all(plane: Plane, port: int, in_force: InForce, connections: int) -> 
     reader = EventReader(plane.log, plane.profile.context_pins, "transaction", plane.profile.clock_skew_us)
     policy = DeciderPolicy(plane.profile.policy_rev, "review", 10.0, connections)
     load = ReadyBundles(plane.objects).load
-    with (
-        OfpClient(f"http://127.0.0.1:{port}", token=KEY, timeout_seconds=20.0) as client,
-        ThreadPoolExecutor(connections) as threads,
-    ):
-        ask = ThreadedClient(client, threads).ask
+    with PlaneQuestions(f"http://127.0.0.1:{port}", KEY) as questions:
         log = PostgresLog.create(plane.pool, "decided", 1, "event_id")
-        decider = Decider(plane.pool, log, reader, ask, _AsItIs(in_force), load, policy, lambda: time.time_ns() // 1_000)
+        in_force_now = _AsItIs(in_force)
+        decider = Decider(plane.pool, log, reader, questions.ask, in_force_now, load, policy, lambda: time.time_ns() // 1_000)
         began = time.perf_counter()
-        tally = asyncio.run(decider.decide_available())
+        tally = questions.run(decider.decide_available())
         return tally, time.perf_counter() - began
 
 

@@ -16,7 +16,7 @@ from ofp_platform.vocabulary.loop.action import ACTION_INTENT, ActionIntent, Web
 
 logger = logging.getLogger(__name__)
 _COLUMNS = "pins_digest, idempotency_key, content_digest, content"
-_OFFERED = f"unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::boolean[]) AS offered ({_COLUMNS}, is_outside)"
+_OFFERED = f"unnest(%s::text[], %s::text[], %s::text[], %b::text[], %s::boolean[]) AS offered ({_COLUMNS}, is_outside)"
 # in the order of their keys: two who want the same wait for each other, and never in a circle
 _ADD = f"""
     WITH offered AS MATERIALIZED (SELECT * FROM {_OFFERED}), new AS (

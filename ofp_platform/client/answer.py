@@ -68,21 +68,26 @@ def parse(model: type[M], body: bytes) -> M:
 
 def refused(response: httpx.Response) -> Exception:
     """The exception for an answer other than 200: the error of the contract, where it is one."""
+    return refusal_in(response.status_code, response.content)
+
+
+def refusal_in(status: int, body: bytes) -> Exception:
+    """As `refused`, of the status and the bytes of an answer."""
     try:
-        content = orjson.loads(response.content)
+        content = orjson.loads(body)
         names_itself = content["kind"] == "error_response"
         is_offline = content.get("contract_version") == OFFLINE_CONTRACT_VERSION
     except (orjson.JSONDecodeError, KeyError, TypeError):
         names_itself = False
     if names_itself:
         try:
-            wire = parse(OfflineErrorResponse if is_offline else ErrorResponse, response.content)
+            wire = parse(OfflineErrorResponse if is_offline else ErrorResponse, body)
         except AnswerNotTrusted as error:
             return error
         return ContractError(wire.error_code, wire.reason, wire.message, context_pins=wire.context_pins)
-    if response.status_code in (502, 503, 504):
-        return ServiceUnreachable(f"something before the service answered {response.status_code}")
-    return AnswerNotTrusted(f"status {response.status_code} without an error of the contract")
+    if status in (502, 503, 504):
+        return ServiceUnreachable(f"something before the service answered {status}")
+    return AnswerNotTrusted(f"status {status} without an error of the contract")
 
 
 def features_of(response: httpx.Response) -> ReceivedFeatures:
@@ -91,9 +96,17 @@ def features_of(response: httpx.Response) -> ReceivedFeatures:
     Raises:
         AnswerNotTrusted: not a get_features_response, or the two hashes differ.
     """
-    features = parse(ReceivedFeatures, response.content)
-    features._body = response.content
-    header_hash = response.headers.get(HASH_HEADER)
+    return features_in(response.content, response.headers.get(HASH_HEADER))
+
+
+def features_in(body: bytes, header_hash: str | None) -> ReceivedFeatures:
+    """As `features_of`, of the bytes of an answer and the hash in its header; None: it has none.
+
+    Raises:
+        AnswerNotTrusted: the same.
+    """
+    features = parse(ReceivedFeatures, body)
+    features._body = body
     if header_hash != features.provenance.feature_snapshot_hash:
         raise AnswerNotTrusted(f"the header names the snapshot {header_hash}, the body another")
     return features

@@ -160,19 +160,24 @@ class Decider:
         self, events: Sequence[ReadEvent], in_force: InForce, sources: dict[str, VectorSource]
     ) -> list[DecisionRecord]:
         turns = asyncio.Semaphore(self.policy.connections)
+        active, shadow = in_force.bundle(Slot.ACTIVE), in_force.bundle(Slot.SHADOW)
+        slots: list[tuple[Slot, BundleInForce | None]] = [(Slot.ACTIVE, active)]
+        if active is not None and shadow is not None and shadow.bundle != active.bundle:  # of one bundle it would be one decision
+            slots.append((Slot.SHADOW, shadow))
+        ready_bundles = {
+            slot: await asyncio.to_thread(self.bundle_of, bundle.bundle)
+            for slot, bundle in slots
+            if bundle is not None and events
+        }
 
         async def decide(slot: Slot, bundle: BundleInForce | None, event: ReadEvent) -> DecisionRecord:
             async with turns:
-                ready = None if bundle is None else await asyncio.to_thread(self.bundle_of, bundle.bundle)
+                ready = ready_bundles.get(slot)
                 outcomes = await decide_lowering(
                     ready, in_force.posture.mode, event, sources[event.event_id], self.policy.fail_closed
                 )
             return self._record(slot, bundle, in_force.posture, event, outcomes)
 
-        active, shadow = in_force.bundle(Slot.ACTIVE), in_force.bundle(Slot.SHADOW)
-        slots: list[tuple[Slot, BundleInForce | None]] = [(Slot.ACTIVE, active)]
-        if active is not None and shadow is not None and shadow.bundle != active.bundle:  # of one bundle it would be one decision
-            slots.append((Slot.SHADOW, shadow))
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(decide(slot, bundle, event)) for slot, bundle in slots for event in events]
         return [task.result() for task in tasks]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg
 
@@ -22,12 +22,13 @@ _AFTER_TROUBLE_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Follower:
-    """`name`: of this decider, by which it answers."""
+    """`name`: of this decider, by which it answers. `run_in_loop`: runs a step in the loop in which the decider asks."""
 
     decider: Decider
     name: str
     on_step: Callable[[DeciderTally], None]
     on_trouble: Callable[[str], None]
+    run_in_loop: Callable[[Coroutine[Any, Any, DeciderTally]], DeciderTally]
 
     def run(self, stop: threading.Event) -> None:
         """Decide on what comes until the event is set; it ends between two steps.
@@ -37,7 +38,7 @@ class Follower:
         """
         while not stop.is_set():
             try:
-                total = asyncio.run(self.decider.decide_available())
+                total = self.run_in_loop(self.decider.decide_available())
                 self.answer()
             except (LogUnavailable, ObjectStoreUnavailable) as outage:
                 self.on_trouble(str(outage))

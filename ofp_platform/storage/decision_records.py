@@ -18,10 +18,11 @@ from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
 from ofp_platform.vocabulary.position import Basis, order, place
 from ofp_platform.vocabulary.times import format_time
 
+# contents in binary form: as texts they are escaped, in Python, at each quotation mark
 _OFFERED = """
     SELECT * FROM unnest(
         %(decision_id)s::text[], %(pins_digest)s::text[], %(stream_name)s::text[], %(partition_id)s::text[],
-        %(record_offset)s::numeric[], %(event_id)s::text[], %(snapshot_hash)s::text[], %(content)s::text[]
+        %(record_offset)s::numeric[], %(event_id)s::text[], %(snapshot_hash)s::text[], %(content)b::text[]
     ) AS offered (decision_id, pins_digest, stream_name, partition_id, record_offset, event_id, snapshot_hash, content)"""
 _COLUMNS = ("decision_id", "pins_digest", "stream_name", "partition_id", "record_offset", "event_id", "snapshot_hash", "content")
 # in the order of their ids: two appenders of the same decisions wait for each other, and never in a circle
@@ -75,6 +76,8 @@ def append_decisions(
             row = connection.execute(_TAKE_OVER, {**offered, "submitted_by": submitted_by}).fetchone()
             assert row is not None  # an aggregate has one
             new += int(row[0])
+            if int(row[0]) == len(part):
+                continue  # each of them is the first of its id
             # a statement of its own sees what another appender has committed meanwhile
             conflict = connection.execute(_OTHER, offered).fetchone()
             if conflict is not None:

@@ -59,11 +59,22 @@ _LETTERS = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _KINDS = bytes(48 if byte in _MAY_BE_DIGITS else 97 for byte in range(0x100))
 _BETWEEN = bytes(byte for byte in range(0x80) if byte not in _MAY_BE_DIGITS and byte not in _LETTERS)
 _SUSPECT = b"0" * LEAST_DIGITS
+_LONGEST_REMEMBERED, _MOST_REMEMBERED = 128, 4_096
+_harmless_texts: set[str] = set()
+"""Suspect texts that hold none: pins and digests come again and again. A card number is never kept."""
 
 
 def holds_raw_identifier(text: str) -> bool:
     """Whether the text is a card number, or holds one."""
-    return len(text) >= LEAST_DIGITS and text_is_suspect(text) and bool(_spans(text))
+    if len(text) < LEAST_DIGITS or not text_is_suspect(text) or text in _harmless_texts:
+        return False
+    if _spans(text):
+        return True
+    if len(text) <= _LONGEST_REMEMBERED:
+        if len(_harmless_texts) >= _MOST_REMEMBERED:
+            _harmless_texts.clear()
+        _harmless_texts.add(text)
+    return False
 
 
 def is_raw_key(text: str) -> bool:
@@ -142,6 +153,8 @@ def redact(text: str) -> str:
 
 def raw_identifier_in(value: object) -> str | None:
     """The path of the first string (or object key) in a payload that holds a card number, or None; never the value itself."""
+    if not any(len(text) >= LEAST_DIGITS and holds_raw_identifier(text) for text in _texts_of(value)):
+        return None  # as nearly always, and found without a path for each text
     pending = [(value, "payload")]  # a list, not recursion: a payload may be nested deeper than the interpreter's stack
     while pending:
         item, place = pending.pop()
@@ -155,6 +168,21 @@ def raw_identifier_in(value: object) -> str | None:
         elif isinstance(item, list):
             pending.extend((child, f"{place}[{index}]") for index, child in reversed(list(enumerate(item))))
     return None
+
+
+def _texts_of(value: object) -> list[str]:
+    """The strings and the names in a payload."""
+    texts: list[str] = []
+    pending = [value]
+    for part in pending:
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, dict):
+            texts.extend(part)
+            pending.extend(part.values())
+        elif isinstance(part, list):
+            pending.extend(part)
+    return texts
 
 
 def _spans(text: str) -> list[tuple[int, int]]:

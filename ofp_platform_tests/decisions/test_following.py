@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -12,12 +11,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from ofp_platform.client import OfpClient, RetryPolicy
 from ofp_platform.decisions.decider import Decider, DeciderPolicy, DeciderTally
 from ofp_platform.decisions.following import Follower
 from ofp_platform.decisions.in_force import InForceReader
+from ofp_platform.decisions.plane_questions import PlaneQuestions
 from ofp_platform.decisions.ready_bundles import ReadyBundles
-from ofp_platform.decisions.threaded_client import ThreadedClient
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.posture.challenge import challenge_deciders
 from ofp_platform.posture.keeper import PostureKeeper
@@ -63,15 +61,10 @@ def test_it_decides_on_what_comes_answers_and_stops(served: Served, tmp_path: Pa
         steps.append(tally)
         told.set()
 
-    retries = RetryPolicy(attempts=1)
-    with (
-        OfpClient(served.address, token=KEY, timeout_seconds=20.0, retries=retries) as client,
-        ThreadPoolExecutor(4) as threads,
-    ):
-        ask = ThreadedClient(client, threads).ask
+    with PlaneQuestions(served.address, KEY) as questions:
         load = ReadyBundles(served.plane.objects).load
-        decider = Decider(pool, decisions_log, served.reader(), ask, in_force, load, policy, lambda: next(ticks))
-        follower = Follower(decider, "one", on_step, troubles.append)
+        decider = Decider(pool, decisions_log, served.reader(), questions.ask, in_force, load, policy, lambda: next(ticks))
+        follower = Follower(decider, "one", on_step, troubles.append, questions.run)
         thread = threading.Thread(target=follower.run, args=(stop,))
         thread.start()
         try:

@@ -1,4 +1,5 @@
 import hashlib
+import re
 from typing import Any
 
 import pytest
@@ -150,6 +151,25 @@ def test_every_field_is_needed(missing: str) -> None:
 def test_refused_envelopes(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         envelope(**change)
+
+
+def _deep(levels: int, inner: Any) -> dict[str, Any]:
+    for _ in range(levels):
+        inner = [inner]
+    return {"a": inner}
+
+
+@pytest.mark.parametrize("levels", [1, 126, 127, 128, 300])
+@pytest.mark.parametrize("inner", ["text", 7, 2**53, "\ud800", 0.5, {"\u00e9": 1, "z": 2}, {1: 2}, b"bytes"])
+def test_nested_payloads_are_written_or_refused_as_rfc_8785_does(levels: int, inner: Any) -> None:
+    payload = _deep(levels, inner)
+    try:
+        expected_bytes = jcs_bytes(payload)
+    except (ValueError, TypeError) as error:
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            ijson_bytes(payload)
+    else:
+        assert ijson_bytes(payload) == expected_bytes
 
 
 @pytest.mark.parametrize("payload", [{"n": 2**53}, {"n": float("nan")}, {"s": "\ud800"}, {"a": {"n": -(2**53)}}])

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from ofp_platform.vocabulary import raw_identifier
 from ofp_platform.vocabulary.canonical import jcs_bytes
 from ofp_platform.vocabulary.raw_identifier import (
     holds_raw_identifier,
@@ -208,6 +209,16 @@ def test_a_number_as_cards_have_them_is_found_in_any_text(parts: tuple[str, str,
 )
 def test_the_path_of_a_card_number(value: Any, path: str | None) -> None:
     assert raw_identifier_in(value) == path
+
+
+def test_what_is_remembered_as_harmless_is_never_a_card_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raw_identifier, "_harmless_texts", remembered_texts := set[str]())
+    monkeypatch.setattr(raw_identifier, "_MOST_REMEMBERED", 3)
+    texts = [CARD, f"see {CARD}", "1" * 64, "2" * 64, "3" * 64, "4" * 64, "5" * 200, "a card"]
+    first_answers = [holds_raw_identifier(text) for text in texts]
+    assert first_answers == [holds_raw_identifier(text) for text in texts] == [True, True, *[False] * 6]
+    assert 0 < len(remembered_texts) <= 3
+    assert remembered_texts <= {character * 64 for character in "1234"}
 
 
 def test_raw_identifiers_are_found_at_any_depth() -> None:

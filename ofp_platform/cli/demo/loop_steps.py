@@ -3,7 +3,6 @@ tried, and all of it is made again, proven and summed up."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import secrets
 import subprocess
@@ -36,7 +35,6 @@ from ofp_platform.cli.online.decider_commands import opened_decider, words_of
 from ofp_platform.cli.online.proof_evidence import proof_of_decision
 from ofp_platform.cli.terminal.progress import done, wheel
 from ofp_platform.cli.terminal.refusals import CommandRefused
-from ofp_platform.client import OfpClient
 from ofp_platform.decisions.decided_span import DecidedSpan, PastDecision
 from ofp_platform.decisions.event_reader import EventReader
 from ofp_platform.decisions.ready_bundles import ReadyBundles
@@ -163,12 +161,11 @@ class LoopSteps:
     def _decide(self) -> None:
         start = time.monotonic()
         with (
-            OfpClient(self.service.address, token=self.service.token, timeout_seconds=10.0) as client,
-            opened_decider(self.plane, client) as decider,
+            opened_decider(self.plane, self.service.address, self.service.token) as (decider, questions),
             wheel(self.console, "Deciding"),
         ):
             decider.begin_at(self.begin)
-            tally = asyncio.run(decider.decide_available())
+            tally = questions.run(decider.decide_available())
         seconds = time.monotonic() - start
         rate = f", {tally.outcomes.total() / seconds:,.0f}/s" if tally.outcomes else ""
         done(self.console, "Decided", words_of(tally) + rate)

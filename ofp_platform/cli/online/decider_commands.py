@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import threading
 import time
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ofp_platform.cli.environment import Environment, resolve
+from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.installation.local_principals import DECISIONS, local_token
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
 from ofp_platform.cli.terminal.printed_facts import print_facts
@@ -22,9 +21,9 @@ from ofp_platform.cli.terminal.refusals import CommandRefused
 if TYPE_CHECKING:
     from psycopg import Connection
 
-    from ofp_platform.client import OfpClient
     from ofp_platform.decisions.decider import Decider, DeciderTally
     from ofp_platform.decisions.in_force import InForceReader
+    from ofp_platform.decisions.plane_questions import PlaneQuestions
     from ofp_platform.online.plane import Plane
     from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
     from ofp_platform.vocabulary.profile import DecidingPolicy
@@ -62,15 +61,14 @@ def run(
     environment = resolve(home, profile)
     with (
         environment.open_plane("decider") as plane,
-        _client(environment, url, token, plane) as client,
-        opened_decider(plane, client, connections) as decider,
+        opened_decider(plane, url, token or local_token(environment, DECISIONS, url), connections) as (decider, questions),
     ):
         if begin is Begin.HEAD:
             decider.begin_at(plane.log.ends())
-        follower = Follower(decider, name, lambda tally: typer.echo(words_of(tally)), _tell_trouble)
+        follower = Follower(decider, name, lambda tally: typer.echo(words_of(tally)), _tell_trouble, questions.run)
         typer.echo(f"{READY}{decider.reader.event_type} of stream {plane.log.stream_name}")
         if once:
-            typer.echo(words_of(asyncio.run(decider.decide_available())))
+            typer.echo(words_of(questions.run(decider.decide_available())))
             follower.answer()
             return
         follower.run(stop)
@@ -106,19 +104,17 @@ def show(json: AsJson = False, home: Home = None, profile: ProfileSource = None)
 
 
 @contextmanager
-def opened_decider(plane: Plane, client: OfpClient, connections: int = 8) -> Iterator[Decider]:
-    """A decider of the plane's run, which asks with that client.
+def opened_decider(plane: Plane, url: str, token: str | None, connections: int = 8) -> Iterator[tuple[Decider, PlaneQuestions]]:
+    """A decider of the plane's run, and its questions to the service at that address, in whose loop it runs.
 
     Raises:
         CommandRefused: the profile declares none. NoDecisionsStream | LogUnavailable: see there.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     from ofp_platform.actions.intents import record_intents
     from ofp_platform.decisions.decider import Decider, DeciderPolicy
     from ofp_platform.decisions.event_reader import EventReader
+    from ofp_platform.decisions.plane_questions import PlaneQuestions
     from ofp_platform.decisions.ready_bundles import ReadyBundles
-    from ofp_platform.decisions.threaded_client import ThreadedClient
     from ofp_platform.decisions.wanted_actions import wanted_actions
 
     deciding, profile = _deciding(plane), plane.profile
@@ -129,18 +125,19 @@ def opened_decider(plane: Plane, client: OfpClient, connections: int = 8) -> Ite
 
     fail_closed = "review" if profile.posture is None else profile.posture.fail_closed
     policy = DeciderPolicy(profile.policy_rev, fail_closed, deciding.deadline_ms / 1_000, connections)
-    with ThreadPoolExecutor(connections) as threads:
-        yield Decider(
+    with PlaneQuestions(url, token) as questions:
+        decider = Decider(
             plane.pool,
             decisions_log,
             EventReader(plane.log, profile.context_pins, deciding.event_type, profile.clock_skew_us),
-            ThreadedClient(client, threads).ask,
+            questions.ask,
             in_force_reader(plane),
             ReadyBundles(plane.objects).load,
             policy,
             lambda: time.time_ns() // 1_000,
             want_actions,
         )
+        yield decider, questions
 
 
 def in_force_reader(plane: Plane) -> InForceReader:
@@ -156,16 +153,6 @@ def _deciding(plane: Plane) -> DecidingPolicy:
     if deciding is None:
         raise CommandRefused("the profile declares no `deciding`: name the event type, and a decisions_stream")
     return deciding
-
-
-@contextmanager
-def _client(environment: Environment, url: str, token: str | None, plane: Plane) -> Iterator[OfpClient]:
-    from ofp_platform.client import OfpClient, RetryPolicy
-
-    seconds = _deciding(plane).deadline_ms / 1_000
-    key = token or local_token(environment, DECISIONS, url)
-    with OfpClient(url, token=key, timeout_seconds=seconds, retries=RetryPolicy(attempts=1)) as client:
-        yield client
 
 
 def words_of(tally: DeciderTally) -> str:
