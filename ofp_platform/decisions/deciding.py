@@ -11,9 +11,9 @@ from ofp_platform.decisions.guardrails import fired
 from ofp_platform.scoring.compiled_model import CompiledModel
 from ofp_platform.scoring.inputs import FeatureName, InputUnfit, as_rows, read_inputs
 from ofp_platform.vocabulary.decimals import format_decimal
-from ofp_platform.vocabulary.loop.bundle import Bundle, BundleRef, Guardrail
+from ofp_platform.vocabulary.loop.bundle import Bundle, BundleRef, FeatureOperand, Guardrail
 from ofp_platform.vocabulary.loop.decision_record import MOST_REASON_CODES
-from ofp_platform.vocabulary.loop.exact_model import ExactModel
+from ofp_platform.vocabulary.loop.exact_model import ExactModel, FeatureInput
 from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.loop.posture import MASKS, Mode
 from ofp_platform.vocabulary.serving import FeatureGroupRef, KeyValues
@@ -63,6 +63,19 @@ class ReadyBundle:
                 return self.required_groups
             case "none":
                 return ()
+
+    def reads_under(self, mode: Mode) -> set[FeatureName]:
+        """The features that its rules and model read under a mode, of the groups that this lets it ask for."""
+        groups = {(group.group_name, group.group_version) for group in self.groups_under(mode)}
+        operands = [comparison.feature for rule in self.bundle.guardrails for comparison in rule.all_of]
+        reads: list[FeatureOperand | FeatureInput] = [operand for operand in operands if operand is not None]
+        if self.model is not None and MASKS[mode].model:
+            reads += [one for one in self.model.inputs if isinstance(one, FeatureInput)]
+        return {
+            (read.group_name, read.group_version, read.feature)
+            for read in reads
+            if (read.group_name, read.group_version) in groups
+        }
 
 
 def features_of(by_key: Iterable[KeyValues], groups: Iterable[FeatureGroupRef]) -> dict[FeatureName, Any]:

@@ -1,6 +1,6 @@
-"""Decisions of another bundle, or in another mode, on past events: which flip, and which part of it flips each.
+"""Past decisions, made otherwise: by another bundle, in another mode, on other vectors; which flip, and which change flips each.
 
-Nothing is written or done. The vectors are those that were served: only what decides is another one.
+Nothing is written or done. Without a rebuilder the vectors are those that were served.
 """
 
 from __future__ import annotations
@@ -8,39 +8,35 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import NamedTuple
 
 from ofp_platform.decisions.decided_span import PastDecision
 from ofp_platform.decisions.deciding import Evidence, ReadyBundle, Verdict, decide_many
+from ofp_platform.decisions.flip_causes import flip_causes
+from ofp_platform.decisions.rebuilt_vectors import Causes, KeyValues, ServedVector, TriedVector, VectorRebuilder
 from ofp_platform.decisions.redeciding import ready_of
-from ofp_platform.scoring.inputs import InputUnfit
+from ofp_platform.scoring.inputs import FeatureName, InputUnfit
 from ofp_platform.storage.bundle_events import BundleDamaged
 from ofp_platform.vocabulary.loop.bundle import BundleRef
+from ofp_platform.vocabulary.loop.flip_cause import Cause, NotRebuilt
 from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.loop.posture import Mode
 
-
-class Cause(StrEnum):
-    """The part of an alternative that flips a decision."""
-
-    RULE = "RULE"
-    MODEL = "MODEL"
-    POSTURE = "POSTURE"
+_AS_RECORDED: Causes = frozenset()
 
 
 @dataclass(frozen=True)
 class Alternative:
-    """The bundle or mode that decides instead; None: the one that decided."""
+    """The bundle or mode that decides instead; None: the one that decided. `vectors`: gives others; None: as they were served."""
 
     bundle: ReadyBundle | None = None
     mode: Mode | None = None
+    vectors: VectorRebuilder | None = None
 
 
 @dataclass(frozen=True)
 class Flip:
-    """A decision that would have been another one, and why: every cause that flips it alone; where none does, those without which
-    it does not flip."""
+    """A decision that would have been another one, and why (see `flip_causes`)."""
 
     decision_id: str
     event_id: str
@@ -51,13 +47,33 @@ class Flip:
     causes: tuple[Cause, ...]
 
 
+@dataclass(frozen=True)
+class Untold:
+    """A decision of which it cannot be told what it would have been: the reason, and words where there are more."""
+
+    decision_id: str
+    event_id: str
+    reason: str
+    detail: str = ""
+
+
 @dataclass
 class WhatIfTally:
-    """The outcome of an alternative over a span: `same` outcomes, the flips, and what cannot be told, by reason."""
+    """The outcome of an alternative over a span: `same` outcomes, the flips, and the decisions that cannot be told."""
 
     same: int = 0
     flips: list[Flip] = field(default_factory=list)
-    untold: Counter[str] = field(default_factory=Counter)
+    untold_decisions: list[Untold] = field(default_factory=list)
+
+    @property
+    def looked_at(self) -> int:
+        """How many decisions there were."""
+        return self.same + len(self.flips) + len(self.untold_decisions)
+
+    @property
+    def untold(self) -> Counter[str]:
+        """How many cannot be told, by reason."""
+        return Counter(one.reason for one in self.untold_decisions)
 
     @property
     def by_change(self) -> Counter[tuple[Outcome, Outcome]]:
@@ -69,9 +85,15 @@ class WhatIfTally:
         """How many flips each cause has a part in."""
         return Counter(cause for flip in self.flips for cause in flip.causes)
 
+    @property
+    def cause_rows(self) -> list[tuple[str, int, int]]:
+        """Of each cause that there is: its name, the flips that it has a part in, and those of which it is the only one."""
+        by_cause, alone = self.by_cause, Counter(flip.causes[0] for flip in self.flips if len(flip.causes) == 1)
+        return [(cause.value, by_cause[cause], alone[cause]) for cause in Cause if cause in by_cause]
 
-class _Parts(NamedTuple):
-    """The parts that decide: rules and model of a bundle each, and the mode."""
+
+class _Deciding(NamedTuple):
+    """What decides: rules and model of a bundle each, and the mode."""
 
     rules: ReadyBundle
     model: ReadyBundle
@@ -90,7 +112,26 @@ class _Parts(NamedTuple):
         return ReadyBundle(self.rules.bundle.model_copy(update=changes), self.model.model)
 
 
-_CAUSES = {"rules": Cause.RULE, "model": Cause.MODEL, "mode": Cause.POSTURE}
+_FIELDS = {Cause.RULE: "rules", Cause.MODEL: "model", Cause.POSTURE: "mode"}
+
+
+class _Trial(NamedTuple):
+    """One decision, what decided on it and what does instead, and its vector."""
+
+    decision: PastDecision
+    was: _Deciding
+    instead: _Deciding
+    vector: TriedVector
+
+    @property
+    def changes(self) -> tuple[Cause, ...]:
+        """All that is changed, in the order of the causes."""
+        changed = {cause for cause, name in _FIELDS.items() if getattr(self.was, name) is not getattr(self.instead, name)}
+        return tuple(cause for cause in Cause if cause in changed or cause in self.vector.changes)
+
+    def deciding(self, changed: Causes) -> _Deciding:
+        """What decides with these changes alone."""
+        return self.was._replace(**{name: getattr(self.instead, name) for cause, name in _FIELDS.items() if cause in changed})
 
 
 @dataclass
@@ -104,34 +145,49 @@ class WhatIf:
 
     def look_at(self, decisions: Sequence[PastDecision]) -> None:
         """Try it on each."""
-        for decision in decisions:
-            if decision.is_vector_lost:
-                self.tally.untold["VECTOR_LOST"] += 1
+        for decision, vector in zip(decisions, self._vectors(decisions), strict=True):
+            if isinstance(vector, NotRebuilt):
+                self._leave_untold(decision, *vector)
                 continue
             try:
                 before = ready_of(decision, self.load)
-            except BundleDamaged:
-                self.tally.untold["BUNDLE_DAMAGED"] += 1
+            except BundleDamaged as damaged:
+                self._leave_untold(decision, "BUNDLE_DAMAGED", str(damaged))
                 continue
-            self._compare(decision, before)
+            self._compare(decision, before, vector)
 
-    def _compare(self, decision: PastDecision, before: ReadyBundle | None) -> None:
-        posture = decision.content["posture"]
-        applied_mode = Mode(posture["applied_mode"])
+    def _vectors(self, decisions: Sequence[PastDecision]) -> list[TriedVector | NotRebuilt]:
+        """The vector of each decision; one that was made without any has none otherwise, either."""
+        rebuilder = self.alternative.vectors
+        if rebuilder is None:
+            return [NotRebuilt("VECTOR_LOST", "") if one.is_vector_lost else ServedVector(one) for one in decisions]
+        with_vector = [decision.stored_text for decision in decisions if "feature_snapshot_hash" in decision.content]
+        rebuilt_vectors = iter(rebuilder.rebuild(with_vector))
+        return [next(rebuilt_vectors) if "feature_snapshot_hash" in one.content else ServedVector(one) for one in decisions]
+
+    def _leave_untold(self, decision: PastDecision, reason: str, detail: str = "") -> None:
+        self.tally.untold_decisions.append(Untold(decision.decision_id, decision.event.event_id, reason, detail))
+
+    def _compare(self, decision: PastDecision, before: ReadyBundle | None, vector: TriedVector) -> None:
+        applied_mode = Mode(decision.content["posture"]["applied_mode"])
         old = before or self.alternative.bundle
         new = self.alternative.bundle or before
         if old is None or new is None:
-            self.tally.untold["NO_BUNDLE"] += 1
+            self._leave_untold(decision, "NO_BUNDLE")
             return
-        was = _Parts(old, old, applied_mode)
-        instead = _Parts(new, new, self.alternative.mode or applied_mode)
-        verdict = self._decide(decision, instead, posture["fail_closed"])
+        instead = _Deciding(new, new, self.alternative.mode or applied_mode)
+        trial = _Trial(decision, _Deciding(old, old, applied_mode), instead, vector)
+        verdict = self._decide(trial, frozenset(trial.changes))
         if isinstance(verdict, str):
-            self.tally.untold[verdict] += 1
+            self._leave_untold(decision, verdict)
             return
         recorded_outcome = Outcome(decision.content["outcome"])
         if verdict.outcome is recorded_outcome:
             self.tally.same += 1
+            return
+        if self._flips(trial, recorded_outcome, _AS_RECORDED) is not False:
+            detail = "with nothing changed it is not what is recorded: `ofp decision show`"
+            self._leave_untold(decision, "NOT_AS_RECORDED", detail)
             return
         self.tally.flips.append(
             Flip(
@@ -141,34 +197,61 @@ class WhatIf:
                 after=verdict.outcome,
                 score_before=decision.content.get("score"),
                 score_after=verdict.score,
-                causes=self._causes(decision, was, instead, recorded_outcome, posture["fail_closed"]),
+                causes=flip_causes(trial.changes, lambda changed: self._flips(trial, recorded_outcome, changed) is True),
             )
         )
 
-    def _causes(
-        self, decision: PastDecision, was: _Parts, instead: _Parts, recorded_outcome: Outcome, fail_closed: str
-    ) -> tuple[Cause, ...]:
-        """The parts that flip a decision: alone, or else those that nothing flips without."""
+    def _flips(self, trial: _Trial, recorded_outcome: Outcome, changed: Causes) -> bool | None:
+        """Whether a decision is another one with these changes; None: it cannot be made with them."""
+        verdict = self._decide(trial, changed)
+        return verdict.outcome is not recorded_outcome if isinstance(verdict, Verdict) else None
 
-        def flips(parts: _Parts) -> bool:
-            verdict = self._decide(decision, parts, fail_closed)
-            return isinstance(verdict, Verdict) and verdict.outcome is not recorded_outcome
-
-        changed_parts = [name for name in _Parts._fields if getattr(was, name) is not getattr(instead, name)]
-        alone = [name for name in changed_parts if flips(was._replace(**{name: getattr(instead, name)}))]
-        needed_parts = alone or [name for name in changed_parts if not flips(instead._replace(**{name: getattr(was, name)}))]
-        return tuple(_CAUSES[name] for name in needed_parts or changed_parts)
-
-    def _decide(self, decision: PastDecision, parts: _Parts, fail_closed: str) -> Verdict | str:
-        """The verdict of these parts, or why there is none."""
-        key = (parts.rules.ref.digest, parts.model.ref.digest)
-        if key not in self._joined_bundles:
-            self._joined_bundles[key] = parts.rules if parts.rules is parts.model else parts.join()
-        ready = self._joined_bundles[key]
-        groups = ready.groups_under(parts.mode)
-        served_groups = set(decision.groups)
-        if any(group not in served_groups for group in groups):
-            return "OTHER_GROUPS"  # its vector has not what this bundle asks for
-        evidence = Evidence(decision.features(groups), decision.event.payload, decision.event.ts)
-        [verdict] = decide_many(ready, parts.mode, [evidence], fail_closed)
+    def _decide(self, trial: _Trial, changed: Causes) -> Verdict | str:
+        """The verdict with these changes, or why there is none."""
+        decision, deciding = trial.decision, trial.deciding(changed)
+        ready = self._joined(deciding)
+        features = self._features(trial, ready, deciding.mode, changed)
+        if isinstance(features, str):
+            return features
+        evidence = Evidence(features, decision.event.payload, decision.event.ts)
+        [verdict] = decide_many(ready, deciding.mode, [evidence], decision.content["posture"]["fail_closed"])
         return "INPUT_UNFIT" if isinstance(verdict, InputUnfit) else verdict
+
+    def _joined(self, deciding: _Deciding) -> ReadyBundle:
+        key = (deciding.rules.ref.digest, deciding.model.ref.digest)
+        if key not in self._joined_bundles:
+            self._joined_bundles[key] = deciding.rules if deciding.rules is deciding.model else deciding.join()
+        return self._joined_bundles[key]
+
+    def _features(self, trial: _Trial, ready: ReadyBundle, mode: Mode, changed: Causes) -> dict[FeatureName, object] | str:
+        """What the bundle reads of the vector with these changes, under the names that it reads it by; or why it cannot."""
+        groups = [(group.group_name, group.group_version) for group in ready.groups_under(mode)]
+        if not groups:
+            return {}
+        values = trial.vector.values(changed & trial.vector.changes)
+        if values is None:
+            return "VECTOR_UNSERVABLE"
+        served_groups = _by_group(values)
+        other_groups = set() if Cause.FEATURE not in trial.vector.changes else _counterparts(trial)
+        features: dict[FeatureName, object] = {}
+        for name, version in groups:
+            own = served_groups.get((name, version))
+            if own is None and (name, version) in other_groups:  # the same group, as the other pack defines it
+                namesakes = [group for group in served_groups if group[0] == name]
+                own = served_groups[namesakes[0]] if len(namesakes) == 1 else None
+            if own is None:
+                return "OTHER_GROUPS"  # its vector has not what this bundle asks for
+            features.update({(name, version, feature): value for feature, value in own.items()})
+        if other_groups and any(read not in features for read in ready.reads_under(mode)):
+            return "OTHER_FEATURES"
+        return features
+
+
+def _by_group(values: KeyValues) -> dict[tuple[str, str], dict[str, object]]:
+    return {(group["group_name"], group["group_version"]): group["features"] for key in values for group in key["by_group"]}
+
+
+def _counterparts(trial: _Trial) -> set[tuple[str, str]]:
+    """The groups that the decision was served, and what they are in the other pack."""
+    other_values = trial.vector.values(trial.vector.changes) or []
+    return {(group.group_name, group.group_version) for group in trial.decision.groups} | _by_group(other_values).keys()

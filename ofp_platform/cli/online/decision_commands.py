@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.online.decided_pages import Limit, over_run
+from ofp_platform.cli.online.what_if_command import what_if
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
 from ofp_platform.cli.terminal.printed_facts import item, print_facts
-from ofp_platform.cli.terminal.progress import bar
 from ofp_platform.cli.terminal.refusals import CommandRefused
-from ofp_platform.vocabulary.loop.posture import Mode
 from ofp_platform.vocabulary.model import is_digest
 
 if TYPE_CHECKING:
-    from ofp_platform.decisions.decided_span import PastDecision
     from ofp_platform.online.plane import Plane
-    from ofp_platform.vocabulary.loop.bundle import BundleRef
     from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
 
 app = typer.Typer(help="Show recorded decisions, decide again, or otherwise.", no_args_is_help=True)
@@ -66,9 +62,7 @@ def show(
 
 @app.command(short_help="Make the plane's decisions again, bit for bit.")
 def replay(
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="At most this many of the oldest; default: all.", show_default=False)
-    ] = None,
+    limit: Limit = None,
     json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
@@ -83,7 +77,7 @@ def replay(
     tally = ReplayTally()
     with resolve(home, profile).open_plane("auditor") as plane:
         load = ReadyBundles(plane.objects).load
-        _over_span(plane, limit, "Deciding again", lambda page: redecide(page, load, tally))
+        over_run(plane, limit, "Deciding again", lambda page: redecide(page, load, tally))
     if not tally.decisions:
         raise CommandRefused("the plane has decided on nothing in the run of the profile: there is nothing to make again")
     shown_differences = tally.differences[:_MOST_SHOWN]
@@ -95,77 +89,7 @@ def replay(
         raise typer.Exit(1)
 
 
-@app.command("whatif", short_help="Show which decisions another bundle or mode would flip.")
-def what_if(
-    bundle: Annotated[
-        str | None,
-        typer.Option("--bundle", metavar="NAME/DIGEST", help="A published bundle that decides instead.", show_default=False),
-    ] = None,
-    mode: Annotated[Mode | None, typer.Option("--mode", help="The mode that is applied instead.", show_default=False)] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="At most this many of the oldest; default: all.", show_default=False)
-    ] = None,
-    json: AsJson = False,
-    home: Home = None,
-    profile: ProfileSource = None,
-) -> None:
-    """Decide on past events by another bundle or in another mode, on the vectors that were served, and show which decisions flip:
-    from what to what, and whether RULE, MODEL or POSTURE does it. Nothing is written or done.
-    """
-    from ofp_platform.decisions.ready_bundles import ReadyBundles
-    from ofp_platform.decisions.what_if import Alternative, WhatIf
-
-    if bundle is None and mode is None:
-        raise CommandRefused("say what is otherwise: --bundle NAME/DIGEST, --mode MODE, or both")
-    with resolve(home, profile).open_plane("auditor") as plane:
-        load = ReadyBundles(plane.objects).load
-        other = None if bundle is None else load(_bundle_ref(bundle))
-        trial = WhatIf(Alternative(other, mode), load)
-        _over_span(plane, limit, "Deciding otherwise", trial.look_at)
-    tally = trial.tally
-    looked_at = tally.same + len(tally.flips) + tally.untold.total()
-    if not looked_at:
-        raise CommandRefused("the plane has decided on nothing in the run of the profile: there is nothing to compare with")
-    changes = [f"{count:,} from {before} to {after}" for (before, after), count in sorted(tally.by_change.items())]
-    lines = [f"{looked_at:,} decisions: {tally.same:,} as they are, {len(tally.flips):,} flip"]
-    lines += changes
-    lines += [f"{count:,} by {cause}" for cause, count in sorted(tally.by_cause.items())]
-    lines += [f"{count:,} cannot be told: {reason}" for reason, count in sorted(tally.untold.items())]
-    for flip in tally.flips[:_MOST_SHOWN]:
-        causes = ", ".join(flip.causes)
-        lines += item(flip.event_id, f"{flip.before} -> {flip.after}", causes, f"score {flip.score_before} -> {flip.score_after}")
-    facts = {
-        "decisions": looked_at,
-        "same": tally.same,
-        "flips": tally.flips if json else len(tally.flips),
-        "by_cause": {cause.value: count for cause, count in sorted(tally.by_cause.items())},
-        "untold": dict(sorted(tally.untold.items())),
-    }
-    print_facts(facts, lines, as_json=json)
-
-
-def _over_span(plane: Plane, limit: int | None, words: str, look_at: Callable[[list[PastDecision]], None]) -> None:
-    """Show a step all decisions of the run, a page at a time."""
-    from ofp_platform.decisions.decided_span import DecidedRun, DecisionsUnread
-
-    run = DecidedRun(plane.pool, plane.objects, plane.archived_log, plane.profile.context_pins, plane.profile.clock_skew_us)
-    count = run.count()
-    try:
-        with bar(Console(stderr=True), words, count if limit is None else min(limit, count)) as advance:
-            for page in run.pages(limit):
-                look_at(page)
-                advance(len(page))
-    except DecisionsUnread as unread:
-        raise CommandRefused(str(unread)) from None
-
-
-def _bundle_ref(text: str) -> BundleRef:
-    from ofp_platform.vocabulary.loop.bundle import bundle_named
-
-    try:
-        return bundle_named(text)
-    except ValueError as error:
-        raise CommandRefused(str(error)) from None
+app.command("whatif", short_help="Show which decisions would flip otherwise, and why.")(what_if)
 
 
 _Again = tuple[dict[str, Any] | None, str | None]

@@ -90,7 +90,7 @@ class CorrectionLedger:
         end = np.maximum(bounds, rebuilder.run.knowledge.bounds([self.later])[0])
         then, later = rebuilder.evaluate(questions, bounds), rebuilder.evaluate(later_questions, end)
         changed_numbers = [
-            number for number, question in enumerate(questions) if _differs(then, later, number, len(question.question.keys))
+            number for number, question in enumerate(questions) if differs(then, later, number, len(question.question.keys))
         ]
         served_bytes = rebuilder.encode(questions, then)
         changed_evaluations = EvaluatedQuestions(
@@ -227,7 +227,7 @@ def feature_windows(group: CompiledGroup, layout: KeyLayout, feature: str) -> li
     ]
 
 
-def _differs(then: EvaluatedQuestions, later: EvaluatedQuestions, number: int, keys: int) -> bool:
+def differs(then: EvaluatedQuestions, later: EvaluatedQuestions, number: int, keys: int) -> bool:
     """Whether the kernel's results for a question differ, of a key or of its entity; values follow from them, freshness does not
     matter here."""
     for index in range(keys):

@@ -1,0 +1,335 @@
+"""Vectors otherwise against the naive oracle, and planted changes, each of which is found as the cause of its flip."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ofp_platform.decisions.event_reader import ReadEvent
+from ofp_platform.decisions.what_if import Alternative, Flip, WhatIf, WhatIfTally
+from ofp_platform.offline.parity.other_pack import OtherPack
+from ofp_platform.offline.parity.parity import ParityRuns
+from ofp_platform.offline.parity.vector_variants import Otherwise, VectorVariants
+from ofp_platform.registry.compile import CompiledRegistry, compile_pack
+from ofp_platform.registry.pack import load_pack
+from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.vocabulary.canonical import canonical_bytes
+from ofp_platform.vocabulary.errors import ContractError
+from ofp_platform.vocabulary.loop.bundle import Comparison, Guardrail
+from ofp_platform.vocabulary.loop.exact_model import ExactModel, LinearForm, PayloadInput
+from ofp_platform.vocabulary.loop.flip_cause import Cause, NotRebuilt
+from ofp_platform.vocabulary.loop.outcome import Outcome
+from ofp_platform.vocabulary.loop.posture import Mode
+from ofp_platform.vocabulary.position import Basis, Position, make_basis
+from ofp_platform.vocabulary.serving import FeatureGroupRef
+from ofp_platform_tests.oracle import fold
+from ofp_platform_tests.oracle.planted_flips import LISTS, WHOLE, PlantedRun, amendment, past_decision, ready_bundle, rule
+from ofp_platform_tests.oracle.rebuilt import decision_of, replayed, runs_of, without
+from ofp_platform_tests.oracle.resolved_plane import ResolvedPlane, resolving, resolving_registry
+from ofp_platform_tests.oracle.small_plane import RUN_CONFIG, SmallPlane
+from ofp_platform_tests.oracle.strategies import ACCOUNTS, MERCHANTS, SECOND, START, worlds
+
+STREAMS = (f"variants-{number}" for number in itertools.count())
+KEYS = [*(("account", one) for one in ACCOUNTS), *(("merchant", one) for one in MERCHANTS)]
+GROUPS = [("every", "v1"), ("lists", "v1"), ("ratios", "v2"), ("texts", "v1"), ("whole", "v1"), ("shop", "v1")]
+CONTEXT = {"amount": 5}
+KINDS = (Cause.DATA_LATE_EVENT, Cause.DATA_AMENDMENT, Cause.CAUSAL_READ)
+RULES = (rule(LISTS, "payments", 3), rule(WHOLE, "a_top", 100, Outcome.DECLINE))
+
+
+@pytest.fixture(scope="module")
+def pool(module_dsn: str) -> Iterator[Pool]:
+    with open_pool(module_dsn) as opened:
+        yield opened
+
+
+@pytest.fixture
+def run(dsn: str) -> Iterator[PlantedRun]:
+    with open_pool(dsn) as opened:
+        yield PlantedRun(ResolvedPlane(opened), ready_bundle(resolving_registry(), RULES))
+
+
+def part_known(plane: SmallPlane, recorded: Basis, event: Position, changed: frozenset[Cause]) -> fold.Known:
+    """What is known with these changes, record by record."""
+    assert isinstance(event.offset, int)
+    then = plane.known(recorded)
+    ends = {part.partition_id: int(part.offset) for part in recorded.partitions}
+    ends[event.partition_id] = max(ends.get(event.partition_id, 0), event.offset + 1)
+    causal = fold.known_events(plane.records, ends, plane.pins.wire(), plane.content, 300 * SECOND)
+    later = plane.known(plane.log.ends())
+
+    def holds(identity: tuple[str, str, bytes]) -> bool:
+        if identity in then.events or identity in then.amendments:
+            return True
+        if identity in causal.events or identity in causal.amendments:
+            return Cause.CAUSAL_READ in changed
+        return (Cause.DATA_AMENDMENT if identity in later.amendments else Cause.DATA_LATE_EVENT) in changed
+
+    return fold.part_of(later, holds)
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    worlds(max_events=30, partitions=("0000", "0001")),
+    st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    st.integers(5, 33),
+    st.data(),
+)
+def test_every_set_of_changes_gives_the_oracles_vector(
+    pool: Pool, world: Any, sizes: list[int], second: int, draw: st.DataObject
+) -> None:
+    plane = SmallPlane(pool, next(STREAMS))
+    plane.load(world.records)
+    as_of = START + second * SECOND
+    projector, batches = plane.projector(), itertools.cycle(sizes)
+    decisions = []
+    while True:
+        with suppress(ContractError):
+            answer = plane.reader.answer(plane.request(KEYS, GROUPS, as_of, CONTEXT))
+            record = decision_of(answer, plane, f"d-{len(decisions)}")
+            if plane.records:
+                at = draw.draw(st.sampled_from(plane.records))
+                place = Position(stream_name=plane.log.stream_name, partition_id=at.partition_id, offset=at.offset)
+                record = record.model_copy(update={"event_position": place})
+            decisions.append(record)
+        if projector.apply_available(max_records=next(batches)) is None:
+            break
+    with tempfile.TemporaryDirectory() as folder:
+        variants = VectorVariants(runs_of(plane, replayed(plane, Path(folder) / "fold")), Otherwise(plane.log.ends()))
+        vectors = variants.rebuild([canonical_bytes(record.wire()).decode() for record in decisions])
+        assert len(vectors) == len(decisions)
+        for record, vector in zip(decisions, vectors, strict=True):
+            assert not isinstance(vector, NotRebuilt)
+            for size in range(len(KINDS) + 1):
+                for changed in map(frozenset, itertools.combinations(KINDS, size)):
+                    assert record.input_basis is not None
+                    known = part_known(plane, record.input_basis, record.event_position, changed)
+                    expected = fold.snapshot(
+                        known, plane.content, KEYS, GROUPS, as_of, allowed_lateness=0, request_context=CONTEXT, forensic=True
+                    ).by_key
+                    asked = changed | {Cause.DATA_LINK} if size == len(KINDS) else changed
+                    assert vector.values(asked & vector.changes) == expected
+
+
+def flips_of(tally: WhatIfTally, run: PlantedRun) -> dict[str, tuple[Any, ...]]:
+    """By account: the new outcome, and the causes."""
+    accounts = {past.decision_id: account for account, past in run.decisions.items()}
+    assert tally.looked_at == len(run.decisions)
+
+    def told(flip: Flip) -> tuple[Any, ...]:
+        return flip.after, *flip.causes
+
+    return {accounts[flip.decision_id]: told(flip) for flip in tally.flips}
+
+
+def tried(run: PlantedRun, alternative: Alternative) -> WhatIfTally:
+    trial = WhatIf(alternative, run.load)
+    trial.look_at(list(run.decisions.values()))
+    return trial.tally
+
+
+def plant_data(run: PlantedRun) -> dict[str, tuple[Any, ...]]:
+    """Decide, and then let things become known; what flips, and why."""
+    run.link("a-0", "a-00")  # so that there is a version of the graph
+    amended = {name: run.pay(name, 7, 150) for name in ("amended", "unamended")}
+    run.append(*amended.values())
+    run.append(*(run.pay(name, 7) for name in ("late", "either", "outside", "quiet", "both")))
+    run.append(*(run.pay("other", second) for second in (7, 8)), run.pay("both-2", 8), run.pay("either-2", 8))
+    run.append(*(run.pay("raced", second) for second in (7, 8)))
+    for name in ("amended", "unamended", "late", "either", "outside", "quiet", "linked"):
+        run.decide(name)
+    run.decisions["both"] = run.decide("both-1")
+    del run.decisions["both-1"]
+    run.decide("raced", causal=False)
+    run.late(
+        run.pay("late", 8),
+        amendment("m-1", amended["amended"], 8, amount=7),
+        amendment("m-2", amended["unamended"], 10, amount=7),  # counts behind the decision only
+        run.pay("either", 8),
+        run.pay("outside", 2),
+        run.pay("both-1", 8),
+    )
+    for member, canonical in (("other", "linked"), ("both-2", "both-1"), ("either-2", "either")):
+        run.link(member, canonical)
+    return {
+        "late": (Outcome.REVIEW, Cause.DATA_LATE_EVENT),
+        "amended": (Outcome.APPROVE, Cause.DATA_AMENDMENT),
+        "linked": (Outcome.REVIEW, Cause.DATA_LINK),
+        "raced": (Outcome.REVIEW, Cause.CAUSAL_READ),
+        "both": (Outcome.REVIEW, Cause.DATA_LATE_EVENT, Cause.DATA_LINK),  # neither does it alone
+        "either": (Outcome.REVIEW, Cause.DATA_LATE_EVENT, Cause.DATA_LINK),  # each does it alone
+    }
+
+
+def test_planted_data_is_the_cause_of_its_flip(run: PlantedRun, tmp_path: Path) -> None:
+    planted = plant_data(run)
+    tally = tried(run, Alternative(vectors=run.variants(tmp_path)))
+    assert flips_of(tally, run) == planted
+    assert (tally.same, tally.untold_decisions) == (len(run.decisions) - len(planted), [])
+
+
+AMOUNT = Guardrail(
+    reason_code="AMOUNT", outcome=Outcome.DECLINE, all_of=(Comparison(field="amount", operator="at_least", value=50),)
+)
+MODEL = ExactModel(
+    model_name="unread",
+    inputs=(PayloadInput(field="unread", scale=0, absent=0),),
+    score_scale=0,
+    score_kind="log_odds",
+    form=LinearForm(base=0, weights=(1,), references=(0,), least=(0,), greatest=(100,)),
+)
+OTHER_PACK = (
+    resolving()
+    .replace("revision: 1", "revision: 2")
+    .replace("  - name: lists\n    version: v1", "  - name: lists\n    version: v2")
+    .replace("{name: payments, aggregation: count, events: [payment], window: 3s}",
+             "{name: payments, aggregation: count, events: [payment], window: 10s}")
+)  # fmt: skip
+
+
+def other_registry(text: str = OTHER_PACK) -> CompiledRegistry:
+    return compile_pack(load_pack(text))
+
+
+def plant_deciding(run: PlantedRun) -> dict[str, tuple[Any, ...]]:
+    """Decide on what another pack, rule or model decides otherwise."""
+    run.append(*(run.pay("defined", second) for second in (1, 8)))
+    run.decide("defined")
+    run.decide("ruled", amount=55)
+    run.decide("scored", unread=1)
+    return {
+        "defined": (Outcome.REVIEW, Cause.FEATURE),
+        "ruled": (Outcome.DECLINE, Cause.RULE),
+        "scored": (Outcome.REVIEW, Cause.MODEL),
+    }
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_planted_changes_of_all_kinds_are_told_apart_at_once(run: PlantedRun, tmp_path: Path, version: str) -> None:
+    planted = plant_data(run) | plant_deciding(run)
+    # v2: the bundle was made for the other pack, whose group stands for the one that was served
+    lists = FeatureGroupRef(group_name="lists", group_version=version)
+    rules = (rule(lists, "payments", 3), RULES[1], AMOUNT)
+    other = ready_bundle(resolving_registry(), rules, (lists, WHOLE), MODEL)
+    variants = run.variants(tmp_path, pack=other_registry())
+    tally = tried(run, Alternative(other, None, variants))
+    # its event at second 2 is in the longer window: only where both are otherwise
+    planted["outside"] = (Outcome.REVIEW, Cause.DATA_LATE_EVENT, Cause.FEATURE)
+    assert flips_of(tally, run) == planted
+    assert tally.untold_decisions == []
+
+
+def test_another_pack_alone_changes_what_its_definitions_change(run: PlantedRun, tmp_path: Path) -> None:
+    plant_data(run)
+    plant_deciding(run)
+    tally = tried(run, Alternative(vectors=run.variants(tmp_path, as_known_now=False, pack=other_registry())))
+    assert flips_of(tally, run) == {"defined": (Outcome.REVIEW, Cause.FEATURE)}
+    assert tally.untold_decisions == []
+
+
+def test_another_mode_on_other_vectors_is_told_apart(run: PlantedRun, tmp_path: Path) -> None:
+    plant_data(run)
+    tally = tried(run, Alternative(None, Mode.HOLD, run.variants(tmp_path)))
+    by_mode = (Cause.POSTURE,)
+    assert flips_of(tally, run) == {
+        "late": (Outcome.REVIEW, Cause.DATA_LATE_EVENT, *by_mode),
+        "amended": (Outcome.REVIEW, Cause.DATA_AMENDMENT, *by_mode),  # alone to another outcome yet
+        "linked": (Outcome.REVIEW, Cause.DATA_LINK, *by_mode),
+        "raced": (Outcome.REVIEW, Cause.CAUSAL_READ, *by_mode),
+        "either": (Outcome.REVIEW, Cause.DATA_LATE_EVENT, Cause.DATA_LINK, *by_mode),
+        **dict.fromkeys(("both", "unamended", "outside", "quiet"), (Outcome.REVIEW, *by_mode)),
+    }
+
+
+def untold(run: PlantedRun, variants: VectorVariants) -> tuple[set[str], set[str]]:
+    """The reasons, and the words, where nothing can be told."""
+    tally = tried(run, Alternative(vectors=variants))
+    assert (tally.same, tally.flips) == (0, [])
+    assert len(tally.untold_decisions) == len(run.decisions)
+    return set(tally.untold), {one.detail for one in tally.untold_decisions}
+
+
+def test_what_cannot_be_rebuilt_is_told_and_never_counted_as_equal(run: PlantedRun, tmp_path: Path) -> None:
+    first = run.pay("a-1", 8)
+    run.link("a-0", "a-00")
+    run.append(first)
+    run.decide("a-1")
+    plane = run.site.plane
+
+    def of_replay(run_key: tuple[str, str] = (plane.registry.digest, RUN_CONFIG), **changes: Any) -> tuple[set[str], set[str]]:
+        folder = Path(tempfile.mkdtemp(dir=tmp_path)) / "fold"
+        runs = {run_key: replayed(plane, folder, registry=plane.registry, **changes)}
+        parity = ParityRuns(plane.log.stream_name, plane.pins, runs, run.site.context())
+        return untold(run, VectorVariants(parity, Otherwise(plane.log.ends())))
+
+    lost = {"the log does not give the recorded hash: `ofp parity run`"}
+    assert of_replay(change=without(first["event_id"])) == ({"REBUILD_DIFFERS"}, lost)
+    assert of_replay(("0" * 64, RUN_CONFIG))[0] == {"REGISTRY_MISSING"}
+    assert of_replay((plane.registry.digest, "0" * 64))[0] == {"RUN_CONFIG_UNKNOWN"}
+    start = make_basis(plane.log.stream_name, {part.partition_id: part.start() for part in plane.log.ends().partitions})
+    assert of_replay(basis=start)[0] == {"BASIS_BEYOND_REPLAY"}
+
+
+def test_another_pack_that_does_not_fit_is_told(run: PlantedRun, tmp_path: Path) -> None:
+    run.link("a-0", "a-00")
+    run.append(run.pay("a-1", 8))
+    run.decide("a-1")
+
+    def under(text: str) -> tuple[set[str], set[str]]:
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        return untold(run, run.variants(folder, as_known_now=False, pack=other_registry(text)))
+
+    reasons, words = under(OTHER_PACK.replace("  - name: lists\n", "  - name: listed\n"))
+    assert (reasons, words) == (
+        {"GROUP_VERSION_MISSING"},
+        {"pack resolving revision 2 has nothing for lists v1: it has no group lists"},
+    )
+    begin = OTHER_PACK.index("  - name: lists")
+    lists = OTHER_PACK[begin : OTHER_PACK.index("  - name: texts")]
+    several = OTHER_PACK[:begin] + lists.replace("version: v2", "version: v3") + OTHER_PACK[begin:]
+    assert "which one is meant?" in " ".join(under(several)[1])
+    needing = OTHER_PACK.replace(lists, lists + NEEDING)
+    assert under(needing)[0] == {"PROVENANCE_INCOMPLETE"}
+    without_feature = OTHER_PACK.replace("{name: payments, ", "{name: paid, ")
+    assert under(without_feature)[0] == {"OTHER_FEATURES"}
+    assert OtherPack(other_registry(without_feature)).faults({("lists", "v1", "payments"), ("gone", "v1", "x")}) == [
+        "pack resolving revision 2 has nothing for gone v1: it has no group gone",
+        "its group lists v2 has no feature payments",
+    ]
+    assert OtherPack(other_registry()).faults({("lists", "v1", "payments"), ("whole", "v1", "a_top")}) == []
+
+
+NEEDING = """    request: {limit: integer}
+    on_demand:
+      - {name: over_limit, expression: payments / request.limit}
+"""
+
+
+def test_a_record_that_does_not_come_of_what_it_names_is_no_flip(run: PlantedRun, tmp_path: Path) -> None:
+    run.link("a-0", "a-00")
+    run.append(run.pay("a-1", 8))
+    past = run.decide("a-1")
+    text = past.stored_text.replace('"outcome":"approve"', '"outcome":"decline"')
+    run.decisions["a-1"] = replace(past, stored_text=text, content=orjson.loads(text))
+    assert untold(run, run.variants(tmp_path))[0] == {"NOT_AS_RECORDED"}
+
+
+def test_a_decision_without_a_vector_stays_as_it_is_and_has_none_in_another_mode(run: PlantedRun, tmp_path: Path) -> None:
+    run.link("a-0", "a-00")
+    [position] = run.append(run.pay("a-1", 8))
+    event = ReadEvent(position, "p-1", START + 8 * SECOND, {"account_id": "a-1"})
+    run.decisions["a-1"] = past_decision(run.ready, event, None, Mode.HOLD)
+    variants = run.variants(tmp_path)
+    tally = tried(run, Alternative(vectors=variants))
+    assert (tally.same, tally.looked_at) == (1, 1)
+    assert tried(run, Alternative(None, Mode.NORMAL, variants)).untold == {"OTHER_GROUPS": 1}
