@@ -32,6 +32,7 @@ from ofp_platform.vocabulary.loop.bundle import Bundle, BundleMessage
 from ofp_platform.vocabulary.loop.bundle_views import BundleHistory, BundlesInForce
 from ofp_platform.vocabulary.loop.case import CaseEntryConflict
 from ofp_platform.vocabulary.loop.case_requests import Case, CaseEntryAsk, CaseList, CaseReceipt, CaseTriggerAsk
+from ofp_platform.vocabulary.loop.challenger_report import ChallengerReport
 from ofp_platform.vocabulary.loop.decision_record import DecisionList, DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.loop.eval_report import EvalReport, TrainRequest
 from ofp_platform.vocabulary.loop.exact_model import ExactModel
@@ -403,6 +404,7 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "exact_model_v0.schema.json": object_schema(ExactModel, "exact_model", "Model in exact form v0"),
         "train_request_v0.schema.json": object_schema(TrainRequest, "train_request", "Request for a training v0"),
         "eval_report_v0.schema.json": object_schema(EvalReport, "eval_report", "Report on a model v0"),
+        "challenger_report_v0.schema.json": object_schema(ChallengerReport, "challenger_report", "Report on a challenger v0"),
         "decision_bundle_v0.schema.json": object_schema(Bundle, "decision_bundle", "Bundle v0"),
         "bundle_event_v0.schema.json": object_schema(BundleMessage, "bundle_event", "Step of a bundle v0"),
         **{f"{_kind(model)}_v0.schema.json": object_schema(model, _kind(model), title) for model, title in OVERVIEWS.items()},

@@ -15,12 +15,12 @@ from ofp_platform.vocabulary.loop.eval_report import (
     AtThreshold,
     EvalReport,
     Gate,
-    Metric,
     Quantisation,
     Thresholds,
     TrainRequest,
 )
 from ofp_platform.vocabulary.loop.exact_model import ExactModel
+from ofp_platform.vocabulary.retraining_policy import Metric
 
 _MILLION = 1_000_000
 

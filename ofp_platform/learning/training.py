@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,15 +26,17 @@ from ofp_platform.learning.training_rows import Columns, Part, read_parts
 from ofp_platform.scoring.compiled_model import CompiledModel
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.canonical import canonical_bytes, digest_of, sha256_hex
-from ofp_platform.vocabulary.loop.eval_report import EstimatorName, EvalReport, FileFormat, Split, TrainRequest
+from ofp_platform.vocabulary.loop.eval_report import EvalReport, FileFormat, Split, TrainRequest
 from ofp_platform.vocabulary.loop.exact_model import ExactModel, ModelInput
 from ofp_platform.vocabulary.offline.dataset_admission import admit
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
 from ofp_platform.vocabulary.offline.model_lineage import ModelLineage
+from ofp_platform.vocabulary.retraining_policy import EstimatorName, Metric, SixDigits
 
 SEED = 0
 BASELINE: tuple[EstimatorName, ...] = ("logistic_regression", "decision_tree_depth_2", "random_forest")
 """The models of the handbook's baseline."""
+NO_GATES: Mapping[Metric, SixDigits] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,13 @@ def train(
     jobs: int = 2,
     allow_hindsight: bool = False,
     estimators: Sequence[EstimatorName | BoostedFile] = BASELINE,
+    gates: Mapping[Metric, SixDigits] = NO_GATES,
 ) -> TrainingReport:
     """Train models on one published dataset, or take over files of models that were; store their exact forms, reports on their
     test days, and the lineage. Write-once, idempotent.
 
-    A feature of an empty window counts as 0; in a file, as its library says. `allow_hindsight`: see `admit`.
+    A feature of an empty window counts as 0; in a file, as its library says. `allow_hindsight`: see `admit`. `gates`: the least
+    that the test must show of each metric; the report says whether it does.
 
     Raises:
         DatasetNotAdmitted: the dataset is not fit to train on. NotExportable: a file has no exact form.
@@ -140,6 +145,7 @@ def train(
             file_digest=sha256_hex(source.content) if isinstance(source, BoostedFile) else None,
             trees=trees,
             seed=SEED,
+            gates=dict(gates),
             allow_hindsight=allow_hindsight,
         )
         models.append(_store(objects, folder, request, *_learn(request, source, training, test, jobs)))

@@ -27,6 +27,7 @@ from ofp_platform.orchestration.offline.build_assets import build_dataset_job, b
 from ofp_platform.orchestration.offline.build_sensors import build_intents, build_outcomes
 from ofp_platform.orchestration.offline.build_submission import submit_build_job
 from ofp_platform.orchestration.offline.bundle_assets import control_bundles, observe_bundles_job
+from ofp_platform.orchestration.offline.challenger_assets import challenger_bundle, retrain_job
 from ofp_platform.orchestration.offline.decision_assets import decisions_job, loop_decisions, loop_what_if, what_if_job
 from ofp_platform.orchestration.offline.loop_assets import (
     audit_heads,
@@ -97,6 +98,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             build_stages,
             corrections,
             trained_model,
+            challenger_bundle,
             control_bundles,
             loop_decisions,
             loop_what_if,
@@ -127,6 +129,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             build_dataset_job,
             correction_ledger_job,
             train_model_job,
+            retrain_job,
             observe_bundles_job,
             decisions_job,
             what_if_job,

@@ -24,6 +24,7 @@ from ofp_platform.vocabulary.model import Day, Digest, Model, Name
 from ofp_platform.vocabulary.position import StreamName
 from ofp_platform.vocabulary.posture_policy import PosturePolicy
 from ofp_platform.vocabulary.raw_identifier import raw_identifier_in, redact
+from ofp_platform.vocabulary.retraining_policy import RetrainingPolicy
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
 from ofp_platform.vocabulary.text_file import read_text
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_duration
@@ -272,6 +273,10 @@ class Profile(Model):
     )
     posture: PosturePolicy | None = Field(
         default=None, description="when who decides leaves NORMAL, by which signals; none: operators alone hold and release modes"
+    )
+
+    retraining: RetrainingPolicy | None = Field(
+        default=None, description="what is trained again, and what it must show to be published; none: nothing is"
     )
 
     @model_validator(mode="after")

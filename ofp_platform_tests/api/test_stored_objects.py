@@ -115,6 +115,7 @@ PINNED_ELSEWHERE = {"ofp_health", "ofp_feature_groups", "profile", "ofs_label_as
     "bundle_event",
     "bundle_history",
     "bundles_in_force",
+    "challenger_report",
     "decision_bundle",
     "ofp_health_history",
     "pack_plan",

@@ -121,6 +121,7 @@ ARGUMENTS = {
     "log trim": "--archived",
     "mcp serve": "--token none",
     "migrate": "",
+    "model retrain": "{dataset} --actor me",
     "model train": "{dataset}",
     "pack from-feast": "{folder}/feast.json",
     "pack infer": "{folder}/rows.csv --key account=key --time when --id id",

@@ -20,7 +20,7 @@ from ofp_platform_tests.oracle.simulated_log import append, profile, write_profi
 HASH, REASON = "0" * 64, ("--reason", "x")
 ACTED = ("--actor", "x", *REASON)
 OWNER = {"migrate", "retention", "database register", "log trim", "log accept", "archive restore", "run cancel", "run work"}
-OWNER |= {"bundle publish", "bundle approve", "bundle activate", "bundle rollback", "bundle retire"}
+OWNER |= {"bundle publish", "bundle approve", "bundle activate", "bundle rollback", "bundle retire", "model retrain"}
 """The schema, rights, runs, and taking away or putting back what others can only add."""
 DOORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "action list": ("auditor", ()),
@@ -94,6 +94,7 @@ DOORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "log show": ("auditor", ("0000:1",)),
     "log trim": ("owner", ("--archived", "--dry-run")),
     "migrate": ("owner", ()),
+    "model retrain": ("owner", ("rows:00000000", "--actor", "x")),
     "parity corrections": ("offline", ()),
     "parity run": ("offline", ()),
     "parity show": ("auditor", ()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
@@ -18,7 +19,7 @@ from ofp_platform.cli.options import AsJson, Home, ProfileSource
 from ofp_platform.cli.terminal.printed_facts import print_facts
 from ofp_platform.cli.terminal.progress import wheel
 from ofp_platform.cli.terminal.refusals import CommandRefused
-from ofp_platform.vocabulary.loop.eval_report import EstimatorName
+from ofp_platform.vocabulary.retraining_policy import EstimatorName
 
 if TYPE_CHECKING:
     from ofp_platform.learning.training import BoostedFile
@@ -121,6 +122,38 @@ def train_models(
         "lineage_path": report.lineage_path,
     }
     print_facts(facts, lines, as_json=json)
+
+
+@app.command("retrain", short_help="Train a challenger, and publish it if the gate passes.")
+def retrain_model(
+    dataset: Dataset,
+    actor: Annotated[str, typer.Option("--actor", help="Name of who acts, for the record.", show_default=False)],
+    json: AsJson = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
+    """Train as the profile's `retraining` says, and hold the model against the one in force on the same holdout. Where every
+    threshold is met, its bundle is published; nothing is approved or put in force. Exit code 1 if the gate did not pass.
+    """
+    from ofp_platform.cli.offline.retraining import retrain
+    from ofp_platform.storage.bundle_events import bundle_path
+    from ofp_platform.vocabulary.loop.challenger_report import rule_words
+
+    with resolve(home, profile).open_plane_without_log("owner") as plane:
+        manifest = find_manifest(plane.objects, dataset)
+        with wheel(Console(stderr=True), "Training"):
+            retrained = retrain(plane, manifest, actor, lambda: time.time_ns() // 1_000)
+    report = retrained.report
+    lines = [f"{'passed' if rule.passed else 'FAILED'}  {rule_words(rule)}" for rule in report.rules]
+    if report.has_passed and report.challenger is not None:
+        lines.append(f"published as a challenger: {bundle_path(report.challenger)}")
+    else:
+        lines.append("the gate did not pass: nothing was published")
+    lines.append(f"report {retrained.report_path}")
+    facts = {**report.model_dump(mode="json"), "passed": report.has_passed, "report_path": retrained.report_path}
+    print_facts({**facts, "is_new": retrained.is_new}, lines, as_json=json)
+    if not report.has_passed:
+        raise typer.Exit(1)
 
 
 def _sources(estimators: list[Estimator], files: list[Path]) -> Sequence[EstimatorName | BoostedFile]:

@@ -10,12 +10,10 @@ from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.loop.exact_model import ModelInput
 from ofp_platform.vocabulary.model import Day, Digest, Model, Name
 from ofp_platform.vocabulary.offline.build_intent import Integer
+from ofp_platform.vocabulary.retraining_policy import EstimatorName, Metric, SixDigits
 from ofp_platform.vocabulary.serving import Count, Version
 
-EstimatorName = Literal["logistic_regression", "decision_tree_depth_2", "random_forest", "gradient_boosting"]
 FileFormat = Literal["lightgbm_file", "xgboost_file"]
-Metric = Literal["auc_roc", "average_precision", "card_precision_100"]
-SixDigits = Annotated[str, Field(pattern=r"^(0\.[0-9]{6}|1\.000000)$", description="a share from 0 to 1, six digits")]
 ColumnName = Annotated[str, Field(min_length=1, max_length=200, description="a column of the dataset")]
 
 

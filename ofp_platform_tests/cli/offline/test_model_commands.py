@@ -44,10 +44,12 @@ def manifest(pack_id: str, as_of: str | None) -> Any:
         ("handbook", datetime(2018, 4, 1, tzinfo=UTC), "2018-08-21T23:59:59Z", date(2018, 7, 24)),
         ("handbook", datetime(2018, 7, 26, tzinfo=UTC), "2018-09-30T23:33:53Z", date(2018, 9, 2)),
         ("card_payments", datetime(2018, 4, 1, tzinfo=UTC), "2018-09-30T23:33:53Z", date(2018, 9, 2)),
+        # labels of long after the last row, which is of the 30th of September
+        ("card_payments", datetime(2018, 4, 1, tzinfo=UTC), "2019-05-01T00:00:00Z", date(2018, 9, 10)),
     ],
 )
 def test_the_days(monkeypatch: pytest.MonkeyPatch, pack_id: str, oldest: datetime, as_of: str, first_day: date) -> None:
-    times = pa.table({"event_time_utc": pa.array([oldest], pa.timestamp("us", tz="UTC"))})
+    times = pa.table({"event_time_utc": pa.array([oldest, datetime(2018, 9, 30, 12, tzinfo=UTC)], pa.timestamp("us", tz="UTC"))})
     monkeypatch.setattr("ofp_platform.learning.payments.read_dataset", lambda *_: times)
     assert protocol_of(None, manifest(pack_id, as_of)) == Protocol(first_day)  # type: ignore[arg-type]  # it is not looked at
 
