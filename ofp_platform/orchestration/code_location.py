@@ -62,6 +62,7 @@ from ofp_platform.orchestration.online.snapshot_assets import snapshot_set_asset
 from ofp_platform.orchestration.partitions import log_partitions
 from ofp_platform.orchestration.resources import BuildContextResource, FeatureReaderResource, ObjectStoreResource, PlaneResource
 from ofp_platform.orchestration.run_failures import run_failures
+from ofp_platform.orchestration.run_tags import tagging_executor
 from ofp_platform.registry.compile import compile_pack
 from ofp_platform.vocabulary.profile import Profile
 
@@ -154,6 +155,5 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             "feature_reader": _without_config(FeatureReaderResource(**settings)),
             "builds": _without_config(BuildContextResource(plane.profile_source, plane.database_url)),
         },
-        # a run is one or two steps of one process: a process per step would double the time from change to success
-        executor=dg.in_process_executor,
+        executor=tagging_executor(profile),
     )

@@ -23,11 +23,11 @@ Run = Callable[..., Outcome]
 @pytest.fixture
 def run(dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """The program, with the profile of the page, in a folder that has its file."""
-    line, file = re.findall(r"```yaml\n(.+?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    line, file, retraining = re.findall(r"```yaml\n(.+?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     shipped = Environment(profile="demo").load_profile().model_dump(mode="json", exclude_none=True, exclude={"tiers"})
     content = {name: value for name, value in shipped.items() if name != "object_store_url"}
     with (tmp_path / "profile.yaml").open("w", encoding="utf-8") as profile:
-        YAML(typ="safe", pure=True).dump({**content, **YAML(typ="safe").load(line)}, profile)
+        YAML(typ="safe", pure=True).dump({**content, **YAML(typ="safe").load(line + retraining)}, profile)
     (tmp_path / "bundle.yaml").write_text(file, encoding="utf-8")
     (tmp_path / "home").mkdir()
     monkeypatch.chdir(tmp_path)
