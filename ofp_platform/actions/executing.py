@@ -35,8 +35,10 @@ from ofp_platform.actions.ports import Done, Executor, NotDone, Refused, Report,
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.postgres import Pool
+from ofp_platform.telemetry.event_spans import Attributes, Interval, event_spans
+from ofp_platform.telemetry.trace_ids import Stage
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.loop.action import ActionOutcome, AttemptEnd, OutcomeKind
+from ofp_platform.vocabulary.loop.action import ActionIntent, ActionOutcome, AttemptEnd, OriginKind, OutcomeKind
 from ofp_platform.vocabulary.loop.action_policy import ACCOUNT_HOLD, ActionPolicy
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
 
@@ -89,6 +91,21 @@ class _Findings:
         return Round(Counter(outcome.outcome for _, outcome in self.outcomes), len(self.waits) - for_people, for_people)
 
 
+def _tell(acting: Interval, intent: ActionIntent, attempt: int, ended: str) -> None:
+    """The span of an attempt, where a decision wanted it: the intent of one names the event."""
+    spans, event_id = event_spans(), intent.parameters.get("event_id")
+    if spans is None or intent.origin.origin_kind is not OriginKind.DECISION or not isinstance(event_id, str):
+        return
+    attributes: Attributes = {
+        "ofp.decision_id": intent.origin.reference,
+        "ofp.idempotency_key": intent.idempotency_key,
+        "ofp.action_type": intent.action_type,
+        "ofp.attempt": attempt,
+        "ofp.outcome": ended,
+    }
+    spans.tell(Stage.ACT, event_id, acting, attributes)
+
+
 @dataclass(frozen=True)
 class ActionExecutor:
     """Does the intents of one run under one policy. `webhooks`: those of the policy, by name; `now`: microseconds; `clock`:
@@ -115,7 +132,7 @@ class ActionExecutor:
     def _round_inside(self) -> Round:
         """Deny, or do what the plane keeps itself, in one transaction with the outcomes."""
         findings = _Findings()
-        with self.pool.connection() as connection:
+        with Interval() as acting, self.pool.connection() as connection:
             with connection.transaction():
                 claims = claim_due(connection, self.pins, MOST_INSIDE, 0, outside=False)
                 if not claims:
@@ -132,6 +149,8 @@ class ActionExecutor:
                 begin_attempts(connection, [(claim.intent_id, 1, ACCOUNT_HOLD) for claim in holds], at_us)
                 self._record(connection, findings)
             self._tell(connection, findings)
+        for claim in holds:
+            _tell(acting, claim.intent, 1, OutcomeKind.EXECUTED.value)
         return findings.round()
 
     def _round_outside(self) -> Round:
@@ -167,10 +186,12 @@ class ActionExecutor:
             asks = "not asked" if step.is_question else "not sent"
             return (Unknown if step.is_question else NotDone)(f"{asks}: the process slept, and its lease may be over")
         try:
-            report: Report = step.executor.find(key) if step.is_question else step.executor.execute(step.claim.intent)
+            with Interval() as acting:
+                report: Report = step.executor.find(key) if step.is_question else step.executor.execute(step.claim.intent)
         except Exception as error:
             logger.exception("the executor of intent %s failed", key)
             report = Unknown(f"the executor failed: {type(error).__name__}")
+        _tell(acting, step.claim.intent, step.attempt.number, type(report).__name__)
         crash_point("action.done")
         return report
 

@@ -44,6 +44,7 @@ from ofp_platform.api.record_routes import RecordRoutes
 from ofp_platform.api.refusals import JSON_TYPE, RETRY_AFTER_SECONDS, Headers, refusal, unexpected
 from ofp_platform.api.request_body import BodyReader
 from ofp_platform.api.request_head import OwnHosts, check_head, header, is_json, is_own_origin
+from ofp_platform.api.request_spans import tell_get_features
 from ofp_platform.api.route_scopes import (
     APPLY_FAILURES,
     BUILD_CANCELLATION,
@@ -99,6 +100,7 @@ from ofp_platform.api.service import (
 )
 from ofp_platform.api.signing_keys import KeySet
 from ofp_platform.api.tls import ClientCertificate
+from ofp_platform.telemetry.event_spans import event_spans
 from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTasks
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.health_history import MOST_HOURS
@@ -325,7 +327,7 @@ class Application:
             return self._refused(exception, caller, start, headers, body)
         if isinstance(answer, Awaitable):
             return self._reply_later(answer, caller, start, headers, body)
-        return self._answered(answer, caller, start)
+        return self._answered(answer, caller, start, headers)
 
     def _answer(self, caller: Caller, body: bytes) -> ServedAnswer | Awaitable[ServedAnswer]:
         if not caller.reads_here:
@@ -337,7 +339,7 @@ class Application:
     ) -> Reply:
         self._in_flight += 1
         try:
-            return self._answered(await answer, caller, start)
+            return self._answered(await answer, caller, start, headers)
         except Exception as exception:
             return self._refused(exception, caller, start, headers, body)
         finally:
@@ -363,7 +365,7 @@ class Application:
                     answer = await answer
             finally:
                 self._in_flight -= 1
-            reply = self._answered(answer, caller, start)
+            reply = self._answered(answer, caller, start, headers)
         except Exception as exception:
             reply = self._refused(exception, caller, start, headers, body)
         await send({"type": "http.response.start", "status": reply.status, "headers": reply.headers})
@@ -396,7 +398,7 @@ class Application:
         if self._in_flight >= self._policy.max_in_flight:
             raise unavailable(Reason.OVERLOADED, f"{self._in_flight} requests are being answered; try again")
 
-    def _answered(self, answer: ServedAnswer, caller: Caller, start: float) -> Reply:
+    def _answered(self, answer: ServedAnswer, caller: Caller, start: float, request_headers: Headers) -> Reply:
         content = answer.body
         headers: Headers = [
             (b"content-type", JSON_TYPE),
@@ -405,6 +407,8 @@ class Application:
         ]
         # before the send, so that whoever has its answer also finds it counted
         self.metrics.record(GET_FEATURES, "OK", self._clock() - start)
+        if event_spans() is not None:
+            tell_get_features(request_headers, self._clock() - start, answer.hash, None)
         if self._access is not None:
             self._access.record(caller.principal.name, caller.credential, GET_FEATURES, answer.hash, "OK")
         return Reply(200, headers, content)
@@ -417,6 +421,8 @@ class Application:
         if error.reason is Reason.METHOD_NOT_ALLOWED:
             reply.headers.append((b"allow", b"POST"))
         self.metrics.record(GET_FEATURES, error.reason.value, self._clock() - start)
+        if event_spans() is not None:
+            tell_get_features(headers, self._clock() - start, None, error.reason.value)
         self._record(caller, GET_FEATURES, None, error.reason.value)
         return reply
 

@@ -33,6 +33,7 @@ from ofp_platform.api.principals import Scope as PrincipalScope
 from ofp_platform.api.refusals import Headers, refusal, unexpected
 from ofp_platform.api.request_body import BodyReader
 from ofp_platform.api.request_head import OwnHosts, check_head, header
+from ofp_platform.api.request_spans import traceparent
 from ofp_platform.api.tls import ClientCertificate
 from ofp_platform.ingress.batches import MOST_RECORDS, IdempotencyKey
 from ofp_platform.ingress.gate import Sent
@@ -182,7 +183,7 @@ class IngressApplication:
         producer = caller.principal.name
         self._allowance.take(producer, len(records))
         identity = None if key is None else IdempotencyKey(key, sha256(b"%d" % is_lines + body).digest())
-        answer = await self._service.admit(records, producer, identity, len(body))
+        answer = await self._service.admit(records, producer, identity, len(body), traceparent(headers))
         for name in AdmissionOutcome:  # no id or word of a receipt can hold a quotation mark
             self._records.labels(name.value).inc(answer.count(b'"outcome":"%b"' % name.encode()))
         return Response(answer, media_type="application/json", headers=_NO_STORE)
@@ -197,7 +198,7 @@ class IngressApplication:
             raise invalid(Reason.MALFORMED_JSON, "the body is one event, a JSON object")
         producer = caller.principal.name
         self._allowance.take(producer, 1)
-        answer = await self._service.decide(records[0], producer, len(body))
+        answer = await self._service.decide(records[0], producer, len(body), traceparent(request.scope["headers"]))
         return Response(answer, media_type="application/json", headers=_NO_STORE)
 
     async def _ask_for_run(self, request: Request) -> Response:

@@ -90,26 +90,34 @@ class IngressService:
         """The run that is admitted for."""
         return self._profile.context_pins
 
-    async def admit(self, records: Sequence[Sent], producer: str, key: IdempotencyKey | None, size: int) -> bytes:
-        """The answer to a batch, `admission_answer` as JSON. `size`: of what was sent, bytes.
+    async def admit(
+        self,
+        records: Sequence[Sent],
+        producer: str,
+        key: IdempotencyKey | None,
+        size: int,
+        traceparent: str | None = None,
+    ) -> bytes:
+        """The answer to a batch, `admission_answer` as JSON. `size`: of what was sent, bytes; `traceparent`: see SentBatch.
 
         Raises:
             ContractError: STORE_DOWN, LOG_TAIL_LOST, PUBLISH_AMBIGUOUS, OVERLOADED: nothing is known of the batch;
                 IDEMPOTENCY_CONFLICT.
         """
-        return await self._work.answer(lambda: self._admitted(records, producer, key, size), size)
+        batch = SentBatch(records, producer, idempotency_key=key, traceparent=traceparent)
+        return await self._work.answer(lambda: self._admitted(batch, size), size)
 
-    def _admitted(self, records: Sequence[Sent], producer: str, key: IdempotencyKey | None, size: int) -> bytes:
+    def _admitted(self, batch: SentBatch, size: int) -> bytes:
         try:
             door, together = self._opened()
-            receipt = together.write(door.examine(SentBatch(records, producer, idempotency_key=key)), size)
+            receipt = together.write(door.examine(batch), size)
             return answer_text(receipt, self.pins, door.streams)
         except KeyReused as error:
             raise invalid(Reason.IDEMPOTENCY_CONFLICT, str(error), self.pins) from None
         except _OUTAGES as error:
             raise _outage(error) from error
 
-    async def decide(self, record: Sent, producer: str, size: int) -> bytes:
+    async def decide(self, record: Sent, producer: str, size: int, traceparent: str | None = None) -> bytes:
         """The decision on an event that is admitted here, or was: `df_decision_record` v1 as JSON, the ACTIVE slot's.
 
         Raises:
@@ -126,7 +134,7 @@ class IngressService:
                 raise invalid(Reason.INVALID_FIELD, f"event_type: the plane decides on {deciding.event_type} alone", self.pins)
             if "amends" in record:
                 raise invalid(Reason.INVALID_FIELD, "amends: an amendment is not decided on; POST /v0/events takes it", self.pins)
-        answer = orjson.loads(await self.admit([record], producer, None, size))
+        answer = orjson.loads(await self.admit([record], producer, None, size, traceparent))
         receipt = answer["receipts"][0]
         if "reason" in receipt:
             words = f"the event is set aside: {receipt['reason']}, {receipt.get('detail', 'see its receipt')}"

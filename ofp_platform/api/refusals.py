@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import traceback
-from pathlib import PurePath
 
+from ofp_platform.telemetry.line_parts import error_places
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason, unavailable
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
@@ -73,7 +72,6 @@ def unexpected(error: Exception, route: str, request_id: str) -> ContractError:
 
     The log has the type and the places in the code only: the text of an exception may quote a payload.
     """
-    frames = traceback.extract_tb(error.__traceback__)[-6:]
-    places = " < ".join(f"{PurePath(frame.filename).name}:{frame.lineno} {frame.name}" for frame in reversed(frames))
+    places = " < ".join(error_places(error))
     LOGGER.error("unexpected %s in %s request_id=%s at %s", type(error).__name__, route, request_id, places)
     return unavailable(Reason.INTERNAL, f"an unexpected error, logged as request {request_id}; try again")

@@ -16,7 +16,7 @@ from typing import Any
 from psycopg import Connection, IsolationLevel
 
 from ofp_platform.audit.leaf_rows import append_leaves, kept_node, next_index
-from ofp_platform.audit.leaf_sources import SOURCES, LeafSource, Record
+from ofp_platform.audit.leaf_sources import DECISION, SOURCES, LeafSource, Record
 from ofp_platform.audit.merkle_tree import Frontier
 from ofp_platform.audit.provenance import incomplete
 from ofp_platform.audit.signing_keys import SigningKey
@@ -35,6 +35,8 @@ from ofp_platform.audit.tree_heads import (
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
+from ofp_platform.telemetry.event_spans import Attributes, Interval, event_spans
+from ofp_platform.telemetry.trace_ids import Stage
 from ofp_platform.vocabulary.loop.audit import AuditLeaf, TreeHead
 from ofp_platform.vocabulary.times import format_time
 
@@ -91,13 +93,16 @@ def append_records(
         try:
             with reader.transaction():
                 [covers_until_now] = reader.execute(_COVERED).fetchone() or ("",)
-                leaves = _leaves(reader, objects, outcome)
+                event_ids: dict[str, str] = {}
+                leaves = _leaves(reader, objects, outcome, event_ids)
                 batch = list(islice(leaves, batch_leaves))
                 while batch:
                     following = list(islice(leaves, batch_leaves))
                     covers_until = None if following else covers_until_now
                     facts = HeadTimes(format_time(now()), covers_until)
-                    outcome.heads.append(write_head(writer, objects, key, batch, facts))
+                    with Interval() as appending:
+                        outcome.heads.append(write_head(writer, objects, key, batch, facts))
+                    _tell(appending, outcome.heads[-1], batch, event_ids)
                     outcome.leaf_count += len(batch)
                     batch = following
         finally:
@@ -105,6 +110,17 @@ def append_records(
         with writer.transaction(), writer.cursor() as cursor:
             cursor.executemany(_SET_ASIDE, outcome.quarantined)
     return outcome
+
+
+def _tell(appending: Interval, head: TreeHead, leaves: Sequence[AuditLeaf], event_ids: dict[str, str]) -> None:
+    """The span of each decision that became a leaf."""
+    spans = event_spans()
+    if spans is None:
+        return
+    for leaf in leaves:
+        if (event_id := event_ids.pop(leaf.subject, None)) is not None:
+            attributes: Attributes = {"ofp.decision_id": leaf.subject, "ofp.tree_size": head.tree_size}
+            spans.tell(Stage.AUDIT, event_id, appending, attributes)
 
 
 @contextmanager
@@ -176,17 +192,29 @@ def add_leaves_and_head(
     return head
 
 
-def _leaves(reader: Connection[Any], objects: ObjectStore, outcome: AppendOutcome) -> Iterator[AuditLeaf]:
-    """Every leaf that is to be added: of records in quarantine that are whole now, then of those that were never looked at."""
+def _leaves(
+    reader: Connection[Any], objects: ObjectStore, outcome: AppendOutcome, event_ids: dict[str, str]
+) -> Iterator[AuditLeaf]:
+    """Every leaf that is to be added: of records in quarantine that are whole now, then of those that were never looked at.
+
+    `event_ids` is filled where spans are told: the event of each decision.
+    """
     for source in SOURCES:
         subjects = [subject for (subject,) in reader.execute(_QUARANTINED, {"leaf_kind": source.leaf_kind}).fetchall()]
         again = source.records(reader, objects, subjects)
         again_records = (again[subject] for subject in subjects if subject in again)
         for records in _pages(again_records):
+            _note_events(source, records, event_ids)
             yield from _whole(reader, source, records, outcome)
     for source in SOURCES:
         for records in _pages(source.pending(reader, objects)):
+            _note_events(source, records, event_ids)
             yield from _whole(reader, source, records, outcome)
+
+
+def _note_events(source: LeafSource, records: Sequence[Record], event_ids: dict[str, str]) -> None:
+    if event_spans() is not None and source.leaf_kind == DECISION:
+        event_ids.update((record.subject, str(record.row["event_id"])) for record in records if record.row is not None)
 
 
 def _pages(records: Iterator[Record]) -> Iterator[list[Record]]:

@@ -33,7 +33,8 @@ class Environment(BaseSettings):
     the posture. role_per_job: whether processes
     that are started together take the role of their job there (passwords: `passfile` in the DSN). profile: the name of a
     shipped profile or the path of a file, with `@` and a tier behind it (`infra/profile.yaml@production`). principals: the
-    file of those who may ask the HTTP service; else it is in the home folder. The rest is wiring: where log and objects are.
+    file of those who may ask the HTTP service; else it is in the home folder. log_form: how long-running commands write
+    their log. The rest is wiring: where log and objects are.
     """
 
     model_config = SettingsConfigDict(env_prefix="OFP_", env_ignore_empty=True, extra="ignore", frozen=True)
@@ -52,6 +53,9 @@ class Environment(BaseSettings):
     role_per_job: bool = Field(default=False, description="processes that are started together take the role of their job")
     profile: str | None = Field(default=None, description="a shipped profile or a file, with `@` and a tier behind it")
     principals: Path | None = Field(default=None, description="file of those who may ask the HTTP service; else in the home")
+    log_form: Literal["json", "text"] | None = Field(
+        default=None, description="log of long-running commands: `json` or `text`; else text on a terminal, JSON everywhere else"
+    )
     object_store_url: str | None = Field(default=None, description="wiring: the object store")
     object_store_endpoint_url: str | None = Field(default=None, description="wiring: an S3 that is not Amazon's")
     kinesis_endpoint_url: str | None = Field(default=None, description="wiring: a Kinesis that is not Amazon's")

@@ -121,7 +121,7 @@ class Child:
 
     def failure(self) -> CommandRefused:
         """The last lines of its output, for when it ended or does not become ready."""
-        tail = "\n".join(f"    {line}" for line in self.text().splitlines()[-15:])
+        tail = "\n".join(f"    {without_stamp(line)}" for line in self.text().splitlines()[-15:])
         state = f"ended with exit code {self._process.returncode}" if self.ended else "does not become ready"
         return CommandRefused(f"{self.name} {state}; the end of {self.output}:\n{tail}")
 

@@ -24,6 +24,8 @@ from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.storage.decider_places import begin_places, move_place, read_places
 from ofp_platform.storage.decision_records import append_decisions, events_decided
 from ofp_platform.storage.postgres import Pool
+from ofp_platform.telemetry.event_spans import Interval, event_spans
+from ofp_platform.telemetry.trace_ids import Stage
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.loop.bundle import BundleInForce, BundleRef, Slot
 from ofp_platform.vocabulary.loop.decision_record import DECISION, DecidedUnder, DecisionRecord
@@ -131,6 +133,13 @@ class Decider:
 
     async def _step(self, page: ReadPage, before: PartitionBasis | None) -> DeciderTally:
         """Decide on one page of a partition, and record all of it."""
+        with Interval() as deciding:
+            records, known_events = await self._decide_on(page, before)
+        _tell(deciding, records)
+        return _tally(records, known_events)
+
+    async def _decide_on(self, page: ReadPage, before: PartitionBasis | None) -> tuple[list[DecisionRecord], int]:
+        """The decisions on a page, recorded; and how many of its events had one."""
         events, known_events = await asyncio.to_thread(self._undecided_events, page.events)
         sources = {event.event_id: VectorSource(self.ask, self.pins, self.policy.deadline_seconds) for event in events}
         in_force = await asyncio.to_thread(self._read_in_force)
@@ -138,7 +147,7 @@ class Decider:
             records = await self._records(events, in_force, sources)
             other_in_force = await asyncio.to_thread(self._commit, page, before, in_force, records)
             if other_in_force is None:
-                return _tally(records, known_events)
+                return records, known_events
             in_force = other_in_force
         raise PostureUnsteady(f"posture or bundles changed {_MOST_CHANGES} times while {len(events)} events were decided on")
 
@@ -212,6 +221,22 @@ class Decider:
             if messages:
                 self.decisions_log.tell(connection)
         return None
+
+
+def _tell(deciding: Interval, records: Sequence[DecisionRecord]) -> None:
+    """The span of each decision: from the look at its page to the commit."""
+    spans = event_spans()
+    if spans is None:
+        return
+    for record in records:
+        attributes = {
+            "ofp.decision_id": record.decision_id,
+            "ofp.slot": Slot.ACTIVE.value if record.slot is None else record.slot.value,
+            "ofp.outcome": record.outcome.value,
+            "ofp.partition_id": record.event_position.partition_id,
+            "ofp.offset": record.event_position.offset,
+        }
+        spans.tell(Stage.DECIDE, record.event_id, deciding, attributes, is_first=record.slot is Slot.ACTIVE)
 
 
 def _tally(records: Sequence[DecisionRecord], known_events: int) -> DeciderTally:

@@ -15,6 +15,8 @@ from ofp_platform.decisions.event_reader import ReadEvent
 from ofp_platform.decisions.loop_records import checked_answer
 from ofp_platform.decisions.vector_request import vector_request
 from ofp_platform.scoring.inputs import InputUnfit
+from ofp_platform.telemetry.event_spans import Interval, event_spans
+from ofp_platform.telemetry.trace_ids import Stage
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.loop.decision_record import Lowering
@@ -54,9 +56,17 @@ class VectorSource:
         request = vector_request(ready.bundle, groups, event, self.pins)
         if request is None:
             return Lowering.INPUT_UNFIT
+        outcome = await self._answer(request, event, interval := Interval())
+        if (spans := event_spans()) is not None:
+            name = outcome.value if isinstance(outcome, Lowering) else "OK"
+            spans.tell(Stage.GET_FEATURES, event.event_id, interval, {"ofp.outcome": name})
+        return outcome
+
+    async def _answer(self, request: GetFeaturesRequest, event: ReadEvent, interval: Interval) -> ReceivedFeatures | Lowering:
         try:
-            async with asyncio.timeout(self.deadline_seconds):
-                return checked_answer(await self.ask(request), event)
+            with interval:
+                async with asyncio.timeout(self.deadline_seconds):
+                    return checked_answer(await self.ask(request), event)
         except AnswerNotTrusted:
             return Lowering.VECTOR_CORRUPT
         except (TimeoutError, ServiceUnreachable):

@@ -40,13 +40,16 @@ class IdempotencyKey:
 
 @dataclass(frozen=True)
 class SentBatch:
-    """A batch as a producer sent it; see `Door.admit`. `verdicts`: of the gate, where it was asked before."""
+    """A batch as a producer sent it; see `Door.admit`. `verdicts`: of the gate, where it was asked before; `traceparent`: the
+    trace that the producer sent it in, for spans alone.
+    """
 
     records_sent: Sequence[Sent]
     producer: str
     admitted_at: Sequence[int] | None = None
     idempotency_key: IdempotencyKey | None = None
     verdicts: Sequence[Passed | SetAside] | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True)

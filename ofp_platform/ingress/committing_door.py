@@ -13,6 +13,7 @@ from typing import Any, cast
 import psycopg
 
 from ofp_platform.ingress.admission_rows import add_receipts, answered_before
+from ofp_platform.ingress.admission_spans import tell_admission
 from ofp_platform.ingress.batches import BatchReceipt, SentBatch, declared_times, demand_together
 from ofp_platform.ingress.door import ATTEMPTS, Door, columns_of
 from ofp_platform.ingress.gate import Passed
@@ -20,6 +21,7 @@ from ofp_platform.ingress.receipt_block import PlacedAt
 from ofp_platform.ingress.verdicts import Verdict, without_copies
 from ofp_platform.log.postgres import PostgresLog, log_answering
 from ofp_platform.storage.crash_points import crash_point
+from ofp_platform.telemetry.event_spans import Interval
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,13 @@ class CommittingDoor(Door):
 
     def admit_group(self, batches: Sequence[SentBatch]) -> list[BatchReceipt]:
         """See `Door.admit_group`: in one transaction."""
+        appending = Interval()
+        with Interval() as admitting:
+            receipts = self._admit_group(batches, appending)
+        tell_admission(admitting, appending, batches, receipts)
+        return receipts
+
+    def _admit_group(self, batches: Sequence[SentBatch], appending: Interval) -> list[BatchReceipt]:
         batches = [self.examine(batch) if batch.verdicts is None else batch for batch in batches]
         for attempt in range(ATTEMPTS):
             try:
@@ -47,7 +56,8 @@ class CommittingDoor(Door):
                         demand_together(own_batches)
                         verdicts = [verdict for batch in own_batches for verdict in batch.verdicts or ()]
                         open_verdicts = self._while_ready(connection, without_copies(verdicts))
-                        for index, receipt in zip(new_batches, self._admit(connection, own_batches, open_verdicts), strict=True):
+                        new_receipts = self._admit(connection, own_batches, open_verdicts, appending)
+                        for index, receipt in zip(new_batches, new_receipts, strict=True):
                             receipts[index] = receipt
                     crash_point("ingress.after_commit")
                     for log in (self.traffic, self.context):
@@ -63,10 +73,15 @@ class CommittingDoor(Door):
         """See `Door.settle`: what is in the log has its receipt, and nothing else is."""
 
     def _admit(
-        self, connection: psycopg.Connection[Any], batches: Sequence[SentBatch], verdicts: Sequence[Verdict]
+        self,
+        connection: psycopg.Connection[Any],
+        batches: Sequence[SentBatch],
+        verdicts: Sequence[Verdict],
+        appending: Interval,
     ) -> list[BatchReceipt]:
         judgement, new = self._judge(connection, batches, verdicts)
-        positions = self._append(connection, new, declared_times(batches))
+        with appending:
+            positions = self._append(connection, new, declared_times(batches))
         crash_point("ingress.appended")
         receipts = add_receipts(connection, self.run_number, self.class_map.digest, judgement, positions)
         crash_point("ingress.recorded")

@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 
 from ofp_platform.ingress.admission_rows import JudgedBatches, add_receipts, answered_before, known_events
+from ofp_platform.ingress.admission_spans import tell_admission
 from ofp_platform.ingress.batches import BatchReceipt, NotTogether, SentBatch, declared_times
 from ofp_platform.ingress.door import ATTEMPTS, Door, columns_of
 from ofp_platform.ingress.gate import Passed
@@ -34,6 +35,7 @@ from ofp_platform.log.port import LogUnavailable
 from ofp_platform.log.postgres import log_answering
 from ofp_platform.log.publishing import NotTaken, PublishingLog
 from ofp_platform.storage.crash_points import crash_point
+from ofp_platform.telemetry.event_spans import Interval
 from ofp_platform.vocabulary.position import Basis, PartitionBasis, make_basis, order
 from ofp_platform.vocabulary.scenario import RunState
 
@@ -118,9 +120,13 @@ class PublishingDoor(Door):
         """
         if len(batches) != 1:
             raise NotTogether
-        return [self._admit(batches[0])]
+        appending = Interval()
+        with Interval() as admitting:
+            receipts = [self._admit(batches[0], appending)]
+        tell_admission(admitting, appending, batches, receipts)
+        return receipts
 
-    def _admit(self, batch: SentBatch) -> BatchReceipt:
+    def _admit(self, batch: SentBatch, appending: Interval) -> BatchReceipt:
         batch = self.examine(batch) if batch.verdicts is None else batch
         verdicts = without_copies(batch.verdicts or ())
         for _ in range(ATTEMPTS):
@@ -131,7 +137,7 @@ class PublishingDoor(Door):
                     if isinstance(noted_batch, BatchReceipt):
                         return noted_batch
                     crash_point("publish.in_flight")
-                    receipt = self._publish(connection, noted_batch)
+                    receipt = self._publish(connection, noted_batch, appending)
                     if receipt is not None:
                         return receipt
             except (psycopg.errors.UniqueViolation, _LookAgain):
@@ -160,7 +166,7 @@ class PublishingDoor(Door):
                 raise _LookAgain
         return _Sending(publish_id, judgement, new, declared_times([batch]))
 
-    def _publish(self, connection: psycopg.Connection[Any], sending: _Sending) -> BatchReceipt | None:
+    def _publish(self, connection: psycopg.Connection[Any], sending: _Sending, appending: Interval) -> BatchReceipt | None:
         """Send what is noted; None where the run takes nothing any more, and nothing was sent.
 
         Raises:
@@ -172,7 +178,8 @@ class PublishingDoor(Door):
             if self._state(connection) is not RunState.READY:
                 forget_batch(connection, sending.publish_id)
                 return None
-            positions, refusal, is_known = self._send(sending)
+            with appending:
+                positions, refusal, is_known = self._send(sending)
             crash_point("publish.sent")
             receipt: BatchReceipt | None = None
             if not is_known:

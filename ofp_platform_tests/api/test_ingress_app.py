@@ -24,10 +24,13 @@ from ofp_platform.ingress.reconciliation import reconcile_ingress
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform.storage.run_asks import pending_asks
+from ofp_platform.telemetry.trace_ids import Stage
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform_tests.api.keys import BEARER, authentication, principal
 from ofp_platform_tests.oracle.simulated_log import PINS
 from ofp_platform_tests.oracle.simulated_log import profile as simulated_profile
+from ofp_platform_tests.telemetry.recorded_spans import recording
+from ofp_platform_tests.telemetry.test_open_telemetry import CALLER
 
 LINES = {"content-type": "application/x-ndjson"}
 JSON = {"content-type": "application/json"}
@@ -297,3 +300,20 @@ async def test_a_run_is_asked_for_and_a_runner_answers(make: Make, declared: Pro
         assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
     with open_pool(dsn) as pool, pool.connection() as connection:
         assert len(pending_asks(connection, declared.context_pins)) == 1
+
+
+async def test_events_have_spans_that_lead_to_the_trace_of_their_sender(make: Make) -> None:
+    content = lines(payment("e-1"), payment("e-2"), {"event_id": "none"})
+    async with make() as http:
+        with recording() as memory:
+            first = await sent(http, content, traceparent=CALLER)
+            again = await sent(http, content)
+    assert (first.status_code, again.status_code) == (200, 200)
+    for event_id in ("e-1", "e-2"):
+        assert memory.names(event_id) == [Stage.ADMIT, Stage.APPEND, Stage.ADMIT]
+        admitted, appended, repeated = memory.of_event(event_id)
+        assert [f"{link.context.trace_id:032x}" for link in admitted.links] == [CALLER[3:35]]
+        assert not repeated.links
+        assert (appended.attributes or {})["ofp.partition_id"] == "0000"
+        assert (repeated.attributes or {})["ofp.outcome"] == "DUPLICATE"
+    assert len(memory.all()) == 6  # what is no envelope has no id, and no trace

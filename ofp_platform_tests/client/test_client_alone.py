@@ -20,7 +20,7 @@ from ofp_platform_tests.api.keys import KEY
 from ofp_platform_tests.api.test_server import running
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"boto3", "botocore", "dagster", "matplotlib", "numba", "numpy", "pandas", "psycopg", "pyarrow"}
+HEAVY = {"boto3", "botocore", "dagster", "matplotlib", "numba", "numpy", "pandas", "psycopg", "pyarrow", "structlog"}
 MOST_PACKAGES = 14
 
 # What a new interpreter runs: every package that is not installed with the client cannot be imported.

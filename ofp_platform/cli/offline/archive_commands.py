@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import AsJson, Home, OfContext, ProfileSource
+from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.progress import bar
 
@@ -77,6 +78,7 @@ def keep(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     environment = resolve(home, profile)
+    follow_as("archiver", environment.load_profile().context_pins, environment)
     with environment.open_plane_without_log("offline") as plane:  # the stream may come later
         typer.echo(f"{KEEPING} {plane.profile.stream_name}")
         while not stop.is_set():

@@ -13,6 +13,7 @@ import typer
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused, words_for
 from ofp_platform.vocabulary.loop.case import CaseTrigger
@@ -251,6 +252,7 @@ def collect(
             if report.unreadable:
                 raise typer.Exit(1)
             return
+        follow_as("case collector", plane.profile.context_pins, environment)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())

@@ -15,6 +15,7 @@ import typer
 
 from ofp_platform.cli.environment import Environment, resolve
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, short, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.vocabulary.loop.action import ActionState
@@ -109,7 +110,9 @@ def run(
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with _action_executor(resolve(home, profile), policy) as (plane, executor):
+    environment = resolve(home, profile)
+    follow_as("executor", environment.load_profile().context_pins, environment, ends=once)
+    with _action_executor(environment, policy) as (plane, executor):
         teller = _Teller()
         typer.echo(f"{ACTING} stream {executor.log.stream_name}, action policy {executor.policy.revision}")
         while not stop.is_set():

@@ -12,6 +12,7 @@ import typer
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
@@ -37,7 +38,9 @@ def append(key: Key = None, json: AsJson = False, home: Home = None, profile: Pr
     """
     from ofp_platform.audit.appending import append_records
 
-    with resolve(home, profile).open_plane_without_log("offline") as plane:
+    environment = resolve(home, profile)
+    with environment.open_plane_without_log("offline") as plane:
+        follow_as("audit", plane.profile.context_pins, environment, ends=True)
         outcome = append_records(plane.pool, plane.objects, signing_key(key), now)
     heads = [head.wire() for head in outcome.heads]
     aside = [dict(zip(("leaf_kind", "subject", "reason"), row, strict=True)) for row in outcome.quarantined]

@@ -15,6 +15,7 @@ import typer
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.installation.local_principals import DECISIONS, local_token
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import print_facts
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
@@ -59,6 +60,7 @@ def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     environment = resolve(home, profile)
+    follow_as("decider", environment.load_profile().context_pins, environment, ends=once)
     with (
         environment.open_plane("decider") as plane,
         opened_decider(plane, url, token or local_token(environment, DECISIONS, url), connections) as (decider, questions),

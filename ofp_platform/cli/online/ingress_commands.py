@@ -17,6 +17,7 @@ from ofp_platform.cli.files.run_door import door_of
 from ofp_platform.cli.online.log_commands import lines_of_file
 from ofp_platform.cli.online.serve import front_of
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.process_log import followed_as, log_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.progress import bar
 from ofp_platform.cli.terminal.refusals import CommandRefused
@@ -312,6 +313,7 @@ def serve(
 
     environment = resolve(home, profile)
     declared_profile = environment.load_profile()
+    log_as("ingress serve", declared_profile.context_pins, environment)
     dsn = environment.dsn("ingress")
     limits, tls = front_of(environment, host, tls_certificate, tls_key, tls_client_ca)
     class_map_in_force(declared_profile, profile_pack(declared_profile))  # told now, not to the first producer
@@ -326,4 +328,5 @@ def serve(
             access=environment.folder / FOLDER,
             hosts=(host, *(allow_host or ())),
         )
-        server.serve(application, host, port, workers, limits=limits, tls=tls, ended=EndedTasks(Path(reports)))
+        factory = partial(followed_as, "ingress serve", declared_profile.context_pins, environment, application)
+        server.serve(factory, host, port, workers, limits=limits, tls=tls, ended=EndedTasks(Path(reports)))

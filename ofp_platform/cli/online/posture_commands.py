@@ -11,6 +11,7 @@ import typer
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.vocabulary.loop.posture import Mode
@@ -91,8 +92,10 @@ def watch(
     from ofp_platform.posture.watching import PostureWatch
 
     stop = threading.Event()
+    environment = resolve(home, profile)
+    follow_as("posture watch", environment.load_profile().context_pins, environment, ends=once)
     with (
-        resolve(home, profile).open_plane_without_log("decider") as plane,
+        environment.open_plane_without_log("decider") as plane,
         OfpClient(url, timeout_seconds=1.0, retries=RetryPolicy(attempts=1)) as client,
     ):
         policy = _policy(plane.profile.posture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ import typer
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, table, when
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from ofp_platform.online.state.key_shards import KeyShard
     from ofp_platform.online.state.projection import ProjectionRow
 
+logger = logging.getLogger(__name__)
 app = typer.Typer(help="Run the projector, or show how far it is.", no_args_is_help=True)
 READY = "applying to projection"
 _SAY_SECONDS = 10.0
@@ -45,8 +48,18 @@ class _Teller:
         seconds = time.monotonic() - self._said
         if seconds >= _SAY_SECONDS:
             applied = f", {self._applied} applied" if hasattr(receipt, "applied") else ""
-            typer.echo(f"{self._commits} commits: {self._records} records{applied}, in {seconds:.0f} s")
+            words = f"{self._commits} commits: {self._records} records{applied}, in {seconds:.0f} s"
+            logger.info(words, extra=_place(receipt))
             self._said, self._records, self._applied, self._commits = time.monotonic(), 0, 0, 0
+
+
+def _place(receipt: ApplyReceipt | ShardReceipt) -> dict[str, object]:
+    """The projection as it stands behind a commit, for a line of the log; a shard other than shard 0 does not know the basis."""
+    from ofp_platform.telemetry.line_parts import positions
+
+    basis = getattr(receipt, "basis_after", None)
+    at = {} if basis is None else positions(basis)
+    return {"projection_id": receipt.projection_id, "version": receipt.version, **at}
 
 
 @app.command(short_help="Run the continuous driver.")
@@ -83,7 +96,9 @@ def run(
         teller.commit(receipt)
 
     key_shard = None if shard is None else KeyShard.parse(shard)
-    with resolve(home, profile).open_plane("projector", create_stream=True) as plane:
+    environment = resolve(home, profile)
+    follow_as("projector", environment.load_profile().context_pins, environment)
+    with environment.open_plane("projector", create_stream=True) as plane:
         if metrics_port is not None:
             start_http_server(metrics_port, metrics_host, registry=metrics)
         with _following_context(plane, key_shard, stop):

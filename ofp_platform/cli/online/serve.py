@@ -15,6 +15,7 @@ import typer
 
 from ofp_platform.cli.environment import Environment, resolve
 from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.process_log import followed_as, log_as
 
 if TYPE_CHECKING:
     from ofp_platform.api.app import Application
@@ -168,6 +169,7 @@ def serve(
 
     environment = resolve(home, profile)
     declared_profile = environment.load_profile()
+    log_as("serve", declared_profile.context_pins, environment)
     dsn, read_dsn = environment.dsn("serving"), environment.read_dsn()
     # refused here in words, rather than in each worker
     for address in filter(None, (dsn, read_dsn)):
@@ -187,4 +189,5 @@ def serve(
             hosts=(host, *(allow_host or ())),
             operator_dsns=OperatorDsns(environment.audit_dsn(dsn), environment.decider_dsn(dsn)),
         )
-        server.serve(application, host, port, workers, limits=limits, tls=tls, ended=EndedTasks(Path(reports)))
+        factory = partial(followed_as, "serve", declared_profile.context_pins, environment, application)
+        server.serve(factory, host, port, workers, limits=limits, tls=tls, ended=EndedTasks(Path(reports)))

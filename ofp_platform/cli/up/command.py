@@ -10,6 +10,7 @@ import typer
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import Home, ProfileSource
+from ofp_platform.cli.process_log import log_as
 
 
 def up(
@@ -34,5 +35,7 @@ def up(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    processes = PlaneProcesses(resolve(home, profile, makes_home=True), stop, may_launch=launch)
+    environment = resolve(home, profile, makes_home=True)
+    log_as("up", environment.load_profile().context_pins, environment)
+    processes = PlaneProcesses(environment, stop, may_launch=launch)
     processes.run(port=port, dagster_port=dagster_port if dagster else None, simulate=simulate)

@@ -39,6 +39,11 @@ _SIMULATED_PACK = "card_payments"
 _DEFINITIONS = ("-m", "ofp_platform.definitions")
 
 
+def _dagster_form(environment: Environment) -> str:
+    """The name that Dagster has for the form of the log: JSON where none is asked for, like the other parts."""
+    return "colored" if environment.log_form == "text" else "json"
+
+
 @dataclass
 class PlaneProcesses:
     """Everything that `ofp up` runs. `stop` ends it; `may_launch`: Dagster's pages may change things."""
@@ -211,7 +216,8 @@ class PlaneProcesses:
         command = [sys.executable, "-m", "ofp_platform.orchestration.guarded_webserver", "--port", str(port)]
         command += ["--launch"] if self.may_launch else []
         webserver = self._start(stack, "Dagster UI", command, {**variables, "OFP_DAGSTER_SESSION": session})
-        daemon = self._start(stack, "Dagster daemon", tool_command("dagster-daemon", "run", *_DEFINITIONS), variables)
+        daemon_command = tool_command("dagster-daemon", "run", "--log-format", _dagster_form(self.environment), *_DEFINITIONS)
+        daemon = self._start(stack, "Dagster daemon", daemon_command, variables)
         if wait_until(webserver, lambda: webserver_ready(address, session), _DAGSTER_SECONDS, self.stop):
             # the session stands in this one line, for whoever started it, and in no file
             self._say("Dagster UI", f"{address}/?session={session}" + ("" if self.may_launch else "  (read-only; --launch)"))

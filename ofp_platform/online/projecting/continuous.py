@@ -23,6 +23,7 @@ from ofp_platform.online.state.projection import ProjectionConflict
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.postgres import Pool, connect
 from ofp_platform.storage.transient import is_transient, outage_words
+from ofp_platform.telemetry.line_parts import positions
 from ofp_platform.vocabulary.position import Basis
 
 Receipt = TypeVar("Receipt")
@@ -131,7 +132,7 @@ def run_continuous(
         crash_point("continuous.holding")
 
         def give_way(conflict: ProjectionConflict) -> None:
-            logger.info("another projector moved the basis: %s", conflict)
+            logger.info("another projector moved the basis: %s", conflict, extra=positions(own_projector.basis))
             own_projector.forget()
 
         apply = partial(own_projector.apply_available, max_records=batch_records)

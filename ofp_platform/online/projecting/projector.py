@@ -33,6 +33,8 @@ from ofp_platform.registry.compile import CompiledRegistry
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.notices import PROJECTION_CHANNEL, send_notice
 from ofp_platform.storage.postgres import Pool, one_snapshot
+from ofp_platform.telemetry.event_spans import Interval, event_spans
+from ofp_platform.telemetry.trace_ids import Stage
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis, basis_text, make_basis
 
@@ -172,11 +174,12 @@ class Projector:
         horizon = None if watermark is None else watermark - self._retained_us
         advance = Advance(after, watermark, horizon)
         crash_point("projector.before_transaction")
-        with self._reader(row.pins).beside(reading, after), self._pool.connection() as connection:
+        with Interval() as applying, self._reader(row.pins).beside(reading, after), self._pool.connection() as connection:
             self._lay_down(connection, row, epoch_of(row, work, advance) if row.shards > 1 else None)
             keys, chunks = self._commit(connection, row, work, advance)
             crash_point("projector.after_commit")
             send_notice(connection, PROJECTION_CHANNEL, str(self._projection_id))
+        self._tell(reading, applying, row.version + 1)
         totals: Counter[str] = Counter()
         for counts in work.counts.values():
             totals.update(counts)
@@ -198,6 +201,16 @@ class Projector:
             watermark=watermark,
             horizon=horizon,
         )
+
+    def _tell(self, reading: Reading, applying: Interval, version: int) -> None:
+        """The span of each event that was applied, from the fold of its batch to the commit."""
+        spans = event_spans()
+        if spans is None:
+            return
+        attributes = {"ofp.projection_id": self._projection_id, "ofp.version": version}
+        for records in reading.records:
+            for index in records.keep.tolist():
+                spans.tell(Stage.APPLY, records.batch.event_ids[index], applying, attributes)
 
     def _commit(self, connection: Connection[Any], row: ProjectionRow, work: FoldedBatch, advance: Advance) -> tuple[int, int]:
         """Write a batch in one transaction. Returns keys touched, and tails and chunks written."""

@@ -17,10 +17,12 @@ from ofp_platform.cli.demo.loop_steps import loop_profile
 from ofp_platform.cli.demo.through_door import stream_world
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.processes import Child, ofp_command
+from ofp_platform.telemetry.trace_ids import PARENTS, Stage
 from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform_tests.api.keys import KEY, write_principals
 from ofp_platform_tests.cli.program import Outcome, call
+from ofp_platform_tests.telemetry.recorded_spans import RecordedSpans, recording
 
 
 @dataclass
@@ -119,6 +121,66 @@ def test_from_a_bundle_in_force_to_sums_that_balance(run: Site, tmp_path: Path) 
     wanted = [word for word in report["differences"] if "intents without an outcome" not in word]
     assert (report["traffic"], report["decisions"], wanted) == (replayed["decisions"], replayed["decisions"], [])
     assert (tmp_path / "objects" / report["path"]).exists()
+
+
+@pytest.fixture
+def spans() -> Iterator[RecordedSpans]:
+    with recording() as memory:
+        yield memory
+
+
+ACTIONS = """
+revision: 1
+allow_list:
+  - {actor: decider, action_type: hold_account, scope: account}
+"""
+
+
+def test_one_event_gives_one_chain_of_spans_from_the_door_to_the_audit_log(
+    spans: RecordedSpans, run: Site, tmp_path: Path
+) -> None:
+    path = Path(run.variables["OFP_PROFILE"])
+    content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    content["deciding"]["actions"] = [
+        {"outcome": outcome, "action_type": "hold_account", "key_type": "account"} for outcome in ("review", "decline")
+    ]
+    with path.open("w", encoding="utf-8") as file:
+        YAML(typ="safe", pure=True).dump(content, file)
+    put_in_force(run, "NORMAL")
+    assert run("decider", "run", "--once", "--url", "ADDRESS").code == 0
+    (tmp_path / "actions.yaml").write_text(ACTIONS, encoding="utf-8")
+    acted = run("action", "run", "--once", "--policy", str(tmp_path / "actions.yaml"))
+    assert acted.code == 0, acted
+    key = str(tmp_path / "audit.key")
+    assert run("audit", "key", "new", key).code == 0
+    assert run("audit", "append", "--key", key).code == 0
+    held_ids = {str((span.attributes or {})["ofp.event_id"]) for span in spans.all() if span.name == Stage.ACT}
+    assert held_ids
+    for event_id in held_ids:
+        chain = spans.of_event(event_id)
+        by_name = {span.name: span for span in chain}
+        assert set(by_name) == {stage.value for stage in Stage}
+        for once in (Stage.APPEND, Stage.APPLY, Stage.DECIDE, Stage.AUDIT):
+            assert spans.names(event_id).count(once) == 1
+        for span in chain:
+            parent = PARENTS.get(Stage(span.name))
+            if parent is not None:
+                context = by_name[parent].context
+                assert span.parent is not None
+                assert context is not None
+                assert span.parent.span_id == context.span_id
+        # nothing that was sent stands in a span
+        shown = {name for span in chain for name in span.attributes or {}}
+        assert shown <= SHOWN, shown - SHOWN
+
+
+SHOWN = {
+    f"ofp.{name}"
+    for name in (
+        *("event_id", "outcome", "batch_id", "partition_id", "offset", "projection_id", "version"),
+        *("decision_id", "slot", "idempotency_key", "action_type", "attempt", "tree_size"),
+    )
+}
 
 
 def test_an_event_that_comes_through_the_door_is_answered_with_its_decision(run: Site, tmp_path: Path) -> None:
