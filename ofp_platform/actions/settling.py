@@ -11,9 +11,11 @@ from psycopg import Connection
 from ofp_platform.actions.allow_list import executor_of
 from ofp_platform.actions.ledger import AttemptEnding, Wait, keep_waiting, record_endings, record_outcomes
 from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.storage.governance_facts import append_facts_with
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.loop.action import ActionIntent, ActionOutcome, AttemptEnd, OutcomeKind
 from ofp_platform.vocabulary.loop.action_policy import ActionPolicy
+from ofp_platform.vocabulary.offline.governance_fact import ActionSettled
 from ofp_platform.vocabulary.times import format_time
 
 _LOCK = """
@@ -43,7 +45,7 @@ def settle(
     connection: Connection[Any], log: PostgresLog, pins: ContextPins, policy: ActionPolicy, settlement: Settlement
 ) -> None:
     """Say whether the attempt was done, in the caller's transaction: done, and the intent is EXECUTED; not done, and it is tried
-    again like any other. Call `log.tell` when it has committed.
+    again like any other. Who said so stands among the governance facts. Call `log.tell` when it has committed.
 
     Raises:
         NothingToSettle: it is over, was never begun, or is still being asked for.
@@ -60,6 +62,18 @@ def settle(
     state = AttemptEnd.DONE if settlement.is_done else AttemptEnd.NOT_DONE
     words = f"{settlement.actor}: {settlement.reason}"
     record_endings(connection, [AttemptEnding(intent_id, attempt, state, words)], at_us)
+    fact = ActionSettled(
+        context_pins=pins,
+        idempotency_key=intent.idempotency_key,
+        attempt=attempt,
+        is_done=settlement.is_done,
+        action_type=intent.action_type,
+        action_policy_rev=policy.rev,
+        actor=settlement.actor,
+        reason=settlement.reason,
+        at_utc=format_time(at_us),
+    )
+    append_facts_with(connection, [fact])
     if not settlement.is_done:
         keep_waiting(connection, [Wait(intent_id, 0, 0, False, words)])
         return

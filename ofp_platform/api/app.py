@@ -12,7 +12,6 @@ import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -25,69 +24,42 @@ from starlette.types import Receive, Scope, Send
 
 from ofp_platform.api.access_log import WRITE_SECONDS, AccessLog
 from ofp_platform.api.authentication import LOOK_SECONDS, Authentication, Caller, KeysWanted
-from ofp_platform.api.build_routes import BUILD_PREFIX, MAX_INTENT_BYTES, BuildRoutes, caller_of
-from ofp_platform.api.case_routes import CaseRoutes
+from ofp_platform.api.build_routes import BUILD_PREFIX, caller_of
 from ofp_platform.api.connection_places import Places
-from ofp_platform.api.console_files import ConsoleFiles
 from ofp_platform.api.docs_page import docs_page
 from ofp_platform.api.feast_questions import answer_of, read_question
 from ofp_platform.api.health_ring import STEP_SECONDS, HealthRing
 from ofp_platform.api.http_connection import Reply
 from ofp_platform.api.http_metrics import HttpMetrics
+from ofp_platform.api.http_policy import HttpPolicy
 from ofp_platform.api.live_example import LiveExample, ask_live
 from ofp_platform.api.openapi import openapi_bytes
-from ofp_platform.api.operator_routes import OperatorRoutes, demand_run, parameter
-from ofp_platform.api.overview_routes import OverviewRoutes
-from ofp_platform.api.posture_routes import PostureRoutes
+from ofp_platform.api.operator_routes import demand_run, parameter
 from ofp_platform.api.principals import Scope as PrincipalScope
-from ofp_platform.api.record_routes import RecordRoutes
 from ofp_platform.api.refusals import JSON_TYPE, RETRY_AFTER_SECONDS, Headers, refusal, unexpected
 from ofp_platform.api.request_body import BodyReader
 from ofp_platform.api.request_head import OwnHosts, check_head, header, is_json, is_own_origin
 from ofp_platform.api.request_spans import tell_get_features
 from ofp_platform.api.route_scopes import (
-    APPLY_FAILURES,
-    BUILD_CANCELLATION,
-    BUILD_INTENTS,
-    BUILD_RUN,
-    BUILD_RUNS,
-    BUILD_STAGES,
-    BUNDLES,
-    BUNDLES_IN_FORCE,
-    CASE,
-    CASE_ENTRIES,
-    CASES,
     CATALOGUE,
-    CONSOLE,
-    CONSOLE_FILE,
-    DATASET,
-    DATASETS,
-    DECISION,
-    DECISIONS,
     DOCS,
     ENTITY,
-    EXPLANATION,
     FEAST_FEATURES,
     FEATURE_GROUPS,
     GET_FEATURES,
     HEALTH,
     HEALTH_HISTORY,
-    LABELS,
     METRICS,
     OPENAPI,
-    PACK_OPERATIONS,
-    PARITY,
-    PARITY_REPORT,
-    POSTURE,
-    POSTURE_HOLD,
-    POSTURE_RELEASE,
     REBUILT_SNAPSHOT,
     SCOPES,
     SNAPSHOT,
     Open,
     scope_of,
 )
+from ofp_platform.api.route_table import Ports, RouteTable, methods_of, routes_behind
 from ofp_platform.api.service import (
+    ActionPort,
     BuildPort,
     CasePort,
     MayRead,
@@ -122,16 +94,6 @@ _REQUEST_ID = re.compile(IDENTIFIER_PATTERN.encode())
 _DOCS_HEADERS = {"content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"}
 
 
-@dataclass(frozen=True)
-class HttpPolicy:
-    """Bounds of the service: sizes of a request and of an intent in bytes, seconds for a body, requests answered at once."""
-
-    max_body_bytes: int = 65_536
-    max_intent_bytes: int = MAX_INTENT_BYTES
-    body_timeout_seconds: float = 5.0
-    max_in_flight: int = 512
-
-
 def _new_request_id() -> str:
     return uuid.uuid4().hex
 
@@ -141,7 +103,7 @@ def _arrival() -> str:
 
 
 class Application:
-    """The service over its ports; `cases` is None where it serves none. `clock` gives seconds (only for durations),
+    """The service over its ports; `cases` and `actions` are None where it serves none. `clock` gives seconds, only for durations;
     `new_request_id` an id for the log; `arrival` the time of a request of Feast's shape, which names none.
 
     `hosts`: the names under which it may be asked. `access`: where it is told who asked for what. `ring`: where health is kept
@@ -160,6 +122,7 @@ class Application:
         posture: PosturePort,
         authentication: Authentication,
         cases: CasePort | None = None,
+        actions: ActionPort | None = None,
         hosts: OwnHosts | None = None,
         access: AccessLog | None = None,
         ring: HealthRing | None = None,
@@ -171,11 +134,7 @@ class Application:
         arrival: Callable[[], str] = _arrival,
     ) -> None:
         self._port = port
-        self._builds = builds
-        self._records = records
-        self._overviews = overviews
-        self._cases = cases
-        self._posture = posture
+        self._ports = Ports(port, builds, operators, records, overviews, posture, cases, actions)
         self._authentication = authentication
         self._hosts = hosts or OwnHosts()
         self._access = access
@@ -193,62 +152,24 @@ class Application:
         self._openapi_page: tuple[LiveExample | None, bytes] | None = None
         self._page: tuple[LiveExample | None, str, bytes] | None = None
         self.metrics = HttpMetrics()
-        build_routes = BuildRoutes(builds, self._policy.max_intent_bytes, self._policy.body_timeout_seconds)
-        operator_routes = OperatorRoutes(port, operators)
-        overview_routes = OverviewRoutes(overviews)
-        console_files = ConsoleFiles()
-        posture_routes = PostureRoutes(posture, self._policy.body_timeout_seconds)
-        record_routes = RecordRoutes(records, self._policy.max_intent_bytes, self._policy.body_timeout_seconds)
-        case_routes = CaseRoutes(cases, self._policy.max_body_bytes, self._policy.body_timeout_seconds)
-        routes = {
-            EXPLANATION: operator_routes.explanation,
-            APPLY_FAILURES: operator_routes.failures,
-            BUILD_RUNS: overview_routes.builds,
-            BUILD_STAGES: overview_routes.build_stages,
-            PARITY: overview_routes.comparisons,
-            PARITY_REPORT: overview_routes.parity_report,
-            DATASETS: overview_routes.datasets,
-            DATASET: overview_routes.dataset,
-            PACK_OPERATIONS: overview_routes.pack_operations,
-            BUNDLES: overview_routes.bundles,
-            BUNDLES_IN_FORCE: overview_routes.bundles_in_force,
-            POSTURE: posture_routes.show,
-            CONSOLE: console_files.send,
-            CONSOLE_FILE: console_files.send,
-            DECISIONS: record_routes.list,
-            DECISION: record_routes.show,
-            CASES: case_routes.list,
-            CASE: case_routes.show,
-            BUILD_RUN: build_routes.show,
-            SNAPSHOT: self._snapshot,
-            REBUILT_SNAPSHOT: self._rebuilt_snapshot,
-            FEATURE_GROUPS: self._feature_groups,
-            CATALOGUE: self._catalogue,
-            ENTITY: self._entity,
-            HEALTH: self._health,
-            HEALTH_HISTORY: self._health_history,
-            METRICS: self._metrics,
-            OPENAPI: self._openapi,
-            DOCS: self._docs,
+        own: RouteTable = {
+            ("GET", SNAPSHOT): self._snapshot,
+            ("GET", REBUILT_SNAPSHOT): self._rebuilt_snapshot,
+            ("GET", FEATURE_GROUPS): self._feature_groups,
+            ("GET", CATALOGUE): self._catalogue,
+            ("GET", ENTITY): self._entity,
+            ("GET", HEALTH): self._health,
+            ("GET", HEALTH_HISTORY): self._health_history,
+            ("GET", METRICS): self._metrics,
+            ("GET", OPENAPI): self._openapi,
+            ("GET", DOCS): self._docs,
+            ("POST", FEAST_FEATURES): self._feast_features,
         }
-        posts = {
-            BUILD_INTENTS: build_routes.submit,
-            BUILD_CANCELLATION: build_routes.cancel,
-            FEAST_FEATURES: self._feast_features,
-            DECISIONS: record_routes.record,
-            LABELS: record_routes.append_labels,
-            CASES: case_routes.trigger,
-            CASE_ENTRIES: case_routes.add,
-            POSTURE_HOLD: posture_routes.hold,
-            POSTURE_RELEASE: posture_routes.release,
-        }
-        self._rest = Starlette(
-            routes=[
-                *(Route(path, self._guard(path, answer), methods=["GET"]) for path, answer in routes.items()),
-                *(Route(path, self._guard(path, answer, "POST"), methods=["POST"]) for path, answer in posts.items()),
-            ],
-            exception_handlers={HTTPException: self._no_route},
-        )
+        table = routes_behind(self._ports, self._policy) | own
+        self._routes = [
+            Route(path, self._guard(path, answer, method), methods=[method]) for (method, path), answer in table.items()
+        ]
+        self._rest = Starlette(routes=self._routes, exception_handlers={HTTPException: self._no_route})
         self._rest.router.redirect_slashes = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -442,7 +363,7 @@ class Application:
         return unexpected(exception, route, request_id), request_id
 
     def _guard(
-        self, route: str, answer: Callable[[Request], Awaitable[Response]], method: str = "GET"
+        self, route: str, answer: Callable[[Request], Awaitable[Response]], method: str
     ) -> Callable[[Request], Awaitable[Response]]:
         demanded_scope = scope_of(route, method)  # each route has its scope in the one place
 
@@ -474,7 +395,7 @@ class Application:
         allow = None
         error = not_found(Reason.UNKNOWN_PATH, "no such path; see GET /docs")
         if isinstance(exception, HTTPException) and exception.status_code == 405:
-            methods = _methods(request.scope["path"])
+            methods = methods_of(self._routes, request.scope["path"])
             allow = ", ".join(methods)
             error = invalid(Reason.METHOD_NOT_ALLOWED, f"this path takes {' and '.join(methods)} only")
         error, request_id = self._contract_error(error, "other", request.scope["headers"])
@@ -619,13 +540,7 @@ class Application:
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self._tasks.stop(PRINCIPALS, SIGNING_KEYS, ACCESS_LOG, HISTORY)
-        await self._builds.close()
-        await self._records.close()
-        if self._cases is not None:
-            await self._cases.close()
-        await self._overviews.close()
-        await self._posture.close()
-        await self._port.close()
+        await self._ports.close()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _write_accesses(self, access: AccessLog) -> None:
@@ -667,15 +582,6 @@ class Application:
     def _keys_are_read(self, key_set: KeySet) -> None:
         del self._key_readings[key_set]
         self._authentication.tell_of_keys()
-
-
-def _methods(path: str) -> tuple[str, ...]:
-    """The methods that a path takes."""
-    if path in (DECISIONS, CASES):
-        return "GET", "HEAD", "POST"
-    posts = (BUILD_INTENTS, FEAST_FEATURES, LABELS, POSTURE_HOLD, POSTURE_RELEASE)
-    takes_post = path in posts or path.endswith(("/cancellation", "/entries"))
-    return ("POST",) if takes_post else ("GET", "HEAD")
 
 
 def _error_response(error: ContractError, request_id: str, route: str) -> Response:

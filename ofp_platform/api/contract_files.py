@@ -27,6 +27,7 @@ from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.identity_link import EntityProfile, IdentityLinkPayload
 from ofp_platform.vocabulary.loop.action import ActionIntent, ActionOutcome, ActionRecord
 from ofp_platform.vocabulary.loop.action_policy import ActionPolicy
+from ofp_platform.vocabulary.loop.action_requests import ActionList, ActionSettlementAsk
 from ofp_platform.vocabulary.loop.audit import AuditLeaf, AuditProof, CoSignature, TreeHead
 from ofp_platform.vocabulary.loop.bundle import Bundle, BundleMessage
 from ofp_platform.vocabulary.loop.bundle_views import BundleHistory, BundlesInForce
@@ -123,6 +124,11 @@ CASES: dict[type[BaseModel], str] = {
     CaseEntryConflict: "Entry of a case that came again with other content v0",
 }
 """What crosses the boundary about cases, and the titles of the schemas."""
+ACTIONS: dict[type[BaseModel], str] = {
+    ActionList: "Page of actions v0",
+    ActionSettlementAsk: "Word of an operator about an action v0",
+}
+"""What crosses the boundary about actions beside the actions themselves, and the titles of the schemas."""
 OFFLINE_OBJECTS: tuple[type[BaseModel], ...] = (
     RebuiltFeatureSnapshot,
     ParityResult,
@@ -326,6 +332,14 @@ def case_definitions() -> dict[str, Any]:
 
 
 @cache
+def action_definitions() -> dict[str, Any]:
+    """The `$defs` of actions that the others lack."""
+    present = serving_definitions() | build_definitions() | record_definitions() | overview_definitions() | case_definitions()
+    definitions = _definitions((ActionRecord, *ACTIONS), PUBLIC_NAMES)
+    return {name: schema for name, schema in definitions.items() if name not in present}
+
+
+@cache
 def build_definitions() -> dict[str, Any]:
     """The `$defs` of asking for a build that those of the serving boundary lack, `BuildIntent` and `BuildRun` among them."""
     run, intent = object_schema(BuildRun, "ofs_build_run", "Run of a build v0"), intent_schema()
@@ -408,7 +422,10 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "decision_bundle_v0.schema.json": object_schema(Bundle, "decision_bundle", "Bundle v0"),
         "bundle_event_v0.schema.json": object_schema(BundleMessage, "bundle_event", "Step of a bundle v0"),
         **{f"{_kind(model)}_v0.schema.json": object_schema(model, _kind(model), title) for model, title in OVERVIEWS.items()},
-        **{f"{_kind(model)}_v0.schema.json": object_schema(model, _kind(model), title) for model, title in CASES.items()},
+        **{
+            f"{_kind(model)}_v0.schema.json": object_schema(model, _kind(model), title)
+            for model, title in (CASES | ACTIONS).items()
+        },
     }
 
 

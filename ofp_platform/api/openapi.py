@@ -5,6 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ofp_platform.api.action_examples import (
+    action_error_examples,
+    action_example,
+    action_list_example,
+    action_settlement_ask_example,
+)
 from ofp_platform.api.build_examples import build_error_examples, intent_example, rebuilt_example, run_example
 from ofp_platform.api.case_examples import (
     case_entry_ask_example,
@@ -16,6 +22,7 @@ from ofp_platform.api.case_examples import (
 )
 from ofp_platform.api.contract_files import (
     DIALECT,
+    action_definitions,
     build_definitions,
     case_definitions,
     overview_definitions,
@@ -54,6 +61,9 @@ from ofp_platform.api.overview_examples import (
 from ofp_platform.api.posture_examples import posture_hold_example, posture_release_example, posture_view_example
 from ofp_platform.api.record_routes import MOST_DECISIONS
 from ofp_platform.api.route_scopes import (
+    ACTION,
+    ACTION_SETTLEMENT,
+    ACTIONS,
     APPLY_FAILURES,
     BUILD_CANCELLATION,
     BUILD_INTENTS,
@@ -740,6 +750,54 @@ def _posture_paths() -> dict[str, Any]:
     }
 
 
+def _action_paths() -> dict[str, Any]:
+    errors, action = error_examples() | action_error_examples(), action_example()
+    key_parameter = {
+        "name": "idempotency_key",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": DIGEST_PATTERN},
+        "example": action["intent"]["idempotency_key"],
+    }
+    page = {"description": "A page of them", "content": _content("ActionList", action_list_example())}
+    shown = {"description": "The action as it stands now", "content": _content("ActionRecord", action)}
+    return {
+        ACTIONS: {
+            "get": {
+                "operationId": "actions",
+                "summary": "Actions, the newest first",
+                "description": "Of the run that is served, each with its attempts and its outcome. state=UNKNOWN lists those of"
+                " which nobody knows whether they were done.",
+                "parameters": [_query("state", "UNKNOWN"), _query("limit", "50"), _query("cursor", "41")],
+                "responses": _responses(page, 400, 401, 404, 503),
+            }
+        },
+        ACTION: {
+            "get": {
+                "operationId": "action",
+                "summary": "One action with its attempts and its outcome",
+                "description": "By the idempotency key of its intent.",
+                "parameters": [key_parameter],
+                "responses": _responses(shown, 400, 401, 404, 503, errors=errors),
+            }
+        },
+        ACTION_SETTLEMENT: {
+            "post": {
+                "operationId": "settle_action",
+                "summary": "Say whether an action was done that is unknown",
+                "description": "Done, and it is EXECUTED; not done, and it is tried again: find out first. Who says so is the"
+                " principal, and a governance fact.",
+                "parameters": [key_parameter],
+                "requestBody": {
+                    "required": True,
+                    "content": _content("ActionSettlementAsk", action_settlement_ask_example()),
+                },
+                "responses": _responses(shown, 400, 401, 404, 405, 408, 409, 413, 503, errors=errors),
+            }
+        },
+    }
+
+
 def _with_scope(path: str, item: dict[str, Any]) -> dict[str, Any]:
     """The operations of a path with the scope that they demand."""
 
@@ -751,7 +809,8 @@ def _with_scope(path: str, item: dict[str, Any]) -> dict[str, Any]:
 
 
 def _all_paths(live: LiveExample | None) -> dict[str, Any]:
-    return _paths(live) | _record_paths() | _build_paths(live) | _overview_paths() | _case_paths() | _posture_paths()
+    loop_paths = _case_paths() | _action_paths() | _posture_paths()
+    return _paths(live) | _record_paths() | _build_paths(live) | _overview_paths() | loop_paths
 
 
 def openapi(live: LiveExample | None = None) -> dict[str, Any]:
@@ -769,7 +828,12 @@ def openapi(live: LiveExample | None = None) -> dict[str, Any]:
         "paths": {path: _with_scope(path, item) for path, item in _all_paths(live).items()},
         "components": {
             "schemas": _rewritten(
-                serving_definitions() | build_definitions() | record_definitions() | overview_definitions() | case_definitions()
+                serving_definitions()
+                | build_definitions()
+                | record_definitions()
+                | overview_definitions()
+                | case_definitions()
+                | action_definitions()
             ),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },

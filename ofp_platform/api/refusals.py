@@ -28,6 +28,7 @@ _STATUS_OF_REASON = {
     Reason.IDEMPOTENCY_CONFLICT: 409,
     Reason.CASE_ENTRY_CONFLICT: 409,
     Reason.CASE_NOT_NOW: 409,
+    Reason.ACTION_NOT_NOW: 409,
     Reason.RATE_EXCEEDED: 429,
 }
 # the body was not read to its end: the connection cannot carry another request

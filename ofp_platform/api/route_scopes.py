@@ -39,6 +39,9 @@ LABELS = "/v0/labels"
 CASES = "/v0/cases"
 CASE = "/v0/cases/{case_id}"
 CASE_ENTRIES = "/v0/cases/{case_id}/entries"
+ACTIONS = "/v0/actions"
+ACTION = "/v0/actions/{idempotency_key}"
+ACTION_SETTLEMENT = "/v0/actions/{idempotency_key}/settlement"
 HEALTH = "/health"
 METRICS = "/metrics"
 OPENAPI = "/openapi.json"
@@ -83,6 +86,9 @@ SCOPES: dict[str, Scope | Open] = {
     POSTURE: Scope.OPERATE,
     POSTURE_HOLD: Scope.OPERATE,
     POSTURE_RELEASE: Scope.OPERATE,
+    ACTIONS: Scope.OPERATE,
+    ACTION: Scope.OPERATE,
+    ACTION_SETTLEMENT: Scope.OPERATE,
     METRICS: Scope.METRICS,
     HEALTH: Open.OPEN,
     OPENAPI: Open.OPEN,

@@ -8,6 +8,7 @@ from typing import Protocol
 from ofp_platform.storage.decision_records import DecisionFilter
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.loop.action import ActionState
 from ofp_platform.vocabulary.loop.case_standing import CaseState
 from ofp_platform.vocabulary.loop.decision_record import DecisionReceipt
 from ofp_platform.vocabulary.offline.build_run import RunState
@@ -311,6 +312,41 @@ class CasePort(Protocol):
 
         Raises:
             ContractError: as `trigger`; UNKNOWN_CASE; CASE_NOT_NOW.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release what was taken; called once, after the last request."""
+
+
+class ActionPort(Protocol):
+    """Actions of the run that is served. Connected to when it is first needed, as a BuildPort is.
+
+    Every refusal is a ContractError; each method raises STORE_DOWN and OVERLOADED.
+    """
+
+    async def actions(self, state: ActionState | None, limit: int, cursor: str | None) -> bytes:
+        """JSON of ActionList: at most `limit` intents, the newest first, behind the one at `cursor`; `state`: that stand there.
+
+        Raises:
+            ContractError: INVALID_FIELD, a cursor that is none of its own.
+        """
+        ...
+
+    async def action(self, idempotency_key: str, may_read: MayRead) -> bytes:
+        """JSON of the ActionRecord with a key (64 hex digits).
+
+        Raises:
+            ContractError: UNKNOWN_ACTION.
+        """
+        ...
+
+    async def settle(self, idempotency_key: str, body: bytes, actor: str, may_read: MayRead) -> bytes:
+        """JSON of the ActionRecord behind the ActionSettlementAsk in `body`: who said so stands in it, and is a governance fact.
+
+        Raises:
+            ContractError: MALFORMED_JSON; INVALID_FIELD; MISSING_FIELD; RAW_IDENTIFIER; UNKNOWN_RUN; UNKNOWN_ACTION;
+                ACTION_NOT_NOW, it does not wait for people, or never again; FORBIDDEN, by the role of the service.
         """
         ...
 

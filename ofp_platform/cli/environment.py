@@ -30,7 +30,7 @@ class Environment(BaseSettings):
     home: the folder of everything local (embedded PostgreSQL, objects, Dagster, logs). database_url: a PostgreSQL other
     than the embedded one. read_database_url: a replica of it that the service reads state from. audit_database_url: the same
     with a role that may read the log, for what the console shows. decider_database_url: the same with a role that may change
-    the posture. role_per_job: whether processes
+    the posture. executor_database_url: the same with a role that may execute actions. role_per_job: whether processes
     that are started together take the role of their job there (passwords: `passfile` in the DSN). profile: the name of a
     shipped profile or the path of a file, with `@` and a tier behind it (`infra/profile.yaml@production`). principals: the
     file of those who may ask the HTTP service; else it is in the home folder. log_form: how long-running commands write
@@ -49,6 +49,9 @@ class Environment(BaseSettings):
     )
     decider_database_url: str | None = Field(
         default=None, description="the same with a role that may change the posture, for the kill switch over HTTP"
+    )
+    executor_database_url: str | None = Field(
+        default=None, description="the same with a role that may execute actions, for settling one over HTTP"
     )
     role_per_job: bool = Field(default=False, description="processes that are started together take the role of their job")
     profile: str | None = Field(default=None, description="a shipped profile or a file, with `@` and a tier behind it")
@@ -204,6 +207,16 @@ class Environment(BaseSettings):
         if self.decider_database_url is not None:
             return _checked(self.decider_database_url, "OFP_DECIDER_DATABASE_URL")
         return self.dsn_of_role(dsn, "decider")
+
+    def executor_dsn(self, dsn: str) -> str:
+        """The DSN for settling actions over HTTP: that of an executor on the embedded server, or the one that is named, or `dsn`.
+
+        Raises:
+            CommandRefused: OFP_EXECUTOR_DATABASE_URL is not a DSN.
+        """
+        if self.executor_database_url is not None:
+            return _checked(self.executor_database_url, "OFP_EXECUTOR_DATABASE_URL")
+        return self.dsn_of_role(dsn, "executor")
 
     def open_plane(self, role: ConnectsAs, *, create_stream: bool = False) -> Plane:
         """The plane of the profile on the database. The caller closes it. Only who appends or projects creates the stream.

@@ -21,6 +21,8 @@ ProfileSource = Annotated[
         show_default=False,
     ),
 ]
+Actor = Annotated[str, typer.Option("--actor", help="Name of who asks, for the record.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why, for the record.", show_default=False)]
 OfContext = Annotated[bool, typer.Option("--context", help="Of the context stream: links between entities.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 AlwaysJson = Annotated[bool, typer.Option("--json", help="Print JSON, as this command always does.", expose_value=False)]

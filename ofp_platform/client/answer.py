@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import httpx
 import orjson
@@ -11,6 +12,8 @@ from pydantic import PrivateAttr, ValidationError
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
+from ofp_platform.vocabulary.loop.action import ActionRecord
+from ofp_platform.vocabulary.loop.case_requests import Case, CaseReceipt
 from ofp_platform.vocabulary.loop.decision_record import DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.offline.build_intent import request_id
@@ -177,3 +180,52 @@ def receipt_of(response: httpx.Response, record: DecisionRecord) -> DecisionRece
     if (receipt.decision_id, receipt.record_digest) != (record.decision_id, digest_of(record.wire())):
         raise AnswerNotTrusted(f"sent decision {record.decision_id}; the receipt is of other content")
     return receipt
+
+
+def decided_of(response: httpx.Response, envelope: Mapping[str, Any]) -> DecisionRecord:
+    """The decision of a 200 answer on the event that was sent; reading it recomputes its id.
+
+    Raises:
+        AnswerNotTrusted: not a decision, or on another event.
+    """
+    record = parse(DecisionRecord, response.content)
+    event = envelope.get("event_type"), envelope.get("event_id")
+    if (record.event_type, record.event_id) != event:
+        raise AnswerNotTrusted(f"sent event {event[1]}; what came is the decision on {record.event_id}")
+    return record
+
+
+def case_of(response: httpx.Response, requested_id: str) -> Case:
+    """The case of a 200 answer.
+
+    Raises:
+        AnswerNotTrusted: not a case, or not the one that was asked for.
+    """
+    case = parse(Case, response.content)
+    if case.case_id != requested_id:
+        raise AnswerNotTrusted(f"asked for case {requested_id}; what came is case {case.case_id}")
+    return case
+
+
+def entry_of(response: httpx.Response, requested_id: str) -> CaseReceipt:
+    """The receipt of a 200 answer.
+
+    Raises:
+        AnswerNotTrusted: not a receipt, or of another case.
+    """
+    receipt = parse(CaseReceipt, response.content)
+    if receipt.case_id != requested_id:
+        raise AnswerNotTrusted(f"wrote to case {requested_id}; the receipt is of case {receipt.case_id}")
+    return receipt
+
+
+def action_of(response: httpx.Response, requested_key: str) -> ActionRecord:
+    """The action of a 200 answer; reading it recomputes the key of its intent.
+
+    Raises:
+        AnswerNotTrusted: not an action, or not the one that was asked for.
+    """
+    record = parse(ActionRecord, response.content)
+    if record.intent.idempotency_key != requested_key:
+        raise AnswerNotTrusted(f"asked for action {requested_key}; what came is {record.intent.idempotency_key}")
+    return record

@@ -18,7 +18,11 @@ from tenacity import AsyncRetrying, RetryCallState, Retrying, retry_if_exception
 from ofp_platform.client.answer import (
     ReceivedFeatures,
     ServiceUnreachable,
+    action_of,
+    case_of,
+    decided_of,
     decision_of,
+    entry_of,
     features_of,
     parse,
     rebuilt_of,
@@ -27,6 +31,7 @@ from ofp_platform.client.answer import (
     refused,
     run_of,
 )
+from ofp_platform.client.loop_questions import case_body, envelope_body, label_body, settlement_body
 from ofp_platform.client.question import (
     Groups,
     Intent,
@@ -48,6 +53,10 @@ from ofp_platform.vocabulary.explanation import Explanation
 from ofp_platform.vocabulary.health_history import HealthHistory
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
 from ofp_platform.vocabulary.identity_link import EntityProfile
+from ofp_platform.vocabulary.loop.action import ActionRecord, ActionState
+from ofp_platform.vocabulary.loop.action_requests import ActionList
+from ofp_platform.vocabulary.loop.case_requests import Case, CaseEntryAsk, CaseList, CaseReceipt, CaseTriggerAsk, LabelAsk
+from ofp_platform.vocabulary.loop.case_standing import CaseState
 from ofp_platform.vocabulary.loop.decision_record import DecisionList, DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.offline.build_intent import request_id as request_id_of
 from ofp_platform.vocabulary.offline.build_run import BuildRun
@@ -222,6 +231,51 @@ class OfpClient:
         """A page of decisions, the latest first: about an entity, on an event, decided in `[from_utc, to_utc)`."""
         query = decision_query(key, event_id, from_utc, to_utc, limit, cursor)
         return parse(DecisionList, self._send("GET", f"/v0/decisions{query}").content)
+
+    def decide(self, envelope: Mapping[str, Any]) -> DecisionRecord:
+        """Send one event to the door (`base_url` is that of `ofp ingress serve`), and wait for the plane's decision on it.
+        Again is safe: it is the same event, and the same decision.
+        """
+        return decided_of(self._send("POST", "/v0/decide", envelope_body(envelope)), envelope)
+
+    def cases(self, *, state: CaseState | None = None, limit: int | None = None, cursor: str | None = None) -> CaseList:
+        """A page of cases of a state (default: open), the most urgent first."""
+        path = path_with("/v0/cases", state=state, limit=limit, cursor=cursor)
+        return parse(CaseList, self._send("GET", path).content)
+
+    def case(self, case_id: str) -> Case:
+        """A case with its timeline."""
+        return case_of(self._send("GET", f"/v0/cases/{case_id}"), case_id)
+
+    def trigger_case(self, ask: CaseTriggerAsk) -> CaseReceipt:
+        """Call attention to an event. Again is safe: the same `source_ref` is the same signal."""
+        return parse(CaseReceipt, self._send("POST", "/v0/cases", case_body(ask)).content)
+
+    def add_to_case(self, case_id: str, ask: CaseEntryAsk) -> CaseReceipt:
+        """Add an entry to a case. Again is safe: the same `source_ref` with the same content is the same entry."""
+        return entry_of(self._send("POST", f"/v0/cases/{case_id}/entries", case_body(ask)), case_id)
+
+    def assert_label(self, context_pins: ContextPins, case_id: str, label: LabelAsk, *, source_ref: str) -> CaseReceipt:
+        """Assert a label of the event of a case. `problem` of the receipt: why it still waits for the label store."""
+        body = label_body(context_pins, label, source_ref)
+        return entry_of(self._send("POST", f"/v0/cases/{case_id}/entries", body), case_id)
+
+    def actions(self, *, state: ActionState | None = None, limit: int | None = None, cursor: str | None = None) -> ActionList:
+        """A page of actions, the newest first; `state`: those that stand there, UNKNOWN of which nobody knows."""
+        path = path_with("/v0/actions", state=state, limit=limit, cursor=cursor)
+        return parse(ActionList, self._send("GET", path).content)
+
+    def action(self, idempotency_key: str) -> ActionRecord:
+        """An action with its attempts and its outcome."""
+        return action_of(self._send("GET", f"/v0/actions/{idempotency_key}"), idempotency_key)
+
+    def settle_action(self, context_pins: ContextPins, idempotency_key: str, *, is_done: bool, reason: str) -> ActionRecord:
+        """Say whether an action was done that is UNKNOWN, and how that was found out. Where it is settled already, by somebody
+        else or by this request whose answer was lost, it is refused (ACTION_NOT_NOW), and `action` shows by whom.
+        """
+        body = settlement_body(context_pins, reason, is_done=is_done)
+        path = f"/v0/actions/{idempotency_key}/settlement"
+        return action_of(self._send("POST", path, body), idempotency_key)
 
     def append_labels(self, context_pins: ContextPins, assertions: Sequence[LabelAssertion]) -> LabelReceipt:
         """Append assertions about events of a run, all or none. Again is safe: one that is there stays as it is."""
@@ -412,6 +466,53 @@ class AsyncOfpClient:
         """A page of decisions, the latest first: about an entity, on an event, decided in `[from_utc, to_utc)`."""
         query = decision_query(key, event_id, from_utc, to_utc, limit, cursor)
         return parse(DecisionList, (await self._send("GET", f"/v0/decisions{query}")).content)
+
+    async def decide(self, envelope: Mapping[str, Any]) -> DecisionRecord:
+        """Send one event to the door (`base_url` is that of `ofp ingress serve`), and wait for the plane's decision on it.
+        Again is safe: it is the same event, and the same decision.
+        """
+        return decided_of(await self._send("POST", "/v0/decide", envelope_body(envelope)), envelope)
+
+    async def cases(self, *, state: CaseState | None = None, limit: int | None = None, cursor: str | None = None) -> CaseList:
+        """A page of cases of a state (default: open), the most urgent first."""
+        path = path_with("/v0/cases", state=state, limit=limit, cursor=cursor)
+        return parse(CaseList, (await self._send("GET", path)).content)
+
+    async def case(self, case_id: str) -> Case:
+        """A case with its timeline."""
+        return case_of(await self._send("GET", f"/v0/cases/{case_id}"), case_id)
+
+    async def trigger_case(self, ask: CaseTriggerAsk) -> CaseReceipt:
+        """Call attention to an event. Again is safe: the same `source_ref` is the same signal."""
+        return parse(CaseReceipt, (await self._send("POST", "/v0/cases", case_body(ask))).content)
+
+    async def add_to_case(self, case_id: str, ask: CaseEntryAsk) -> CaseReceipt:
+        """Add an entry to a case. Again is safe: the same `source_ref` with the same content is the same entry."""
+        return entry_of(await self._send("POST", f"/v0/cases/{case_id}/entries", case_body(ask)), case_id)
+
+    async def assert_label(self, context_pins: ContextPins, case_id: str, label: LabelAsk, *, source_ref: str) -> CaseReceipt:
+        """Assert a label of the event of a case. `problem` of the receipt: why it still waits for the label store."""
+        body = label_body(context_pins, label, source_ref)
+        return entry_of(await self._send("POST", f"/v0/cases/{case_id}/entries", body), case_id)
+
+    async def actions(
+        self, *, state: ActionState | None = None, limit: int | None = None, cursor: str | None = None
+    ) -> ActionList:
+        """A page of actions, the newest first; `state`: those that stand there, UNKNOWN of which nobody knows."""
+        path = path_with("/v0/actions", state=state, limit=limit, cursor=cursor)
+        return parse(ActionList, (await self._send("GET", path)).content)
+
+    async def action(self, idempotency_key: str) -> ActionRecord:
+        """An action with its attempts and its outcome."""
+        return action_of(await self._send("GET", f"/v0/actions/{idempotency_key}"), idempotency_key)
+
+    async def settle_action(self, context_pins: ContextPins, idempotency_key: str, *, is_done: bool, reason: str) -> ActionRecord:
+        """Say whether an action was done that is UNKNOWN, and how that was found out. Where it is settled already, by somebody
+        else or by this request whose answer was lost, it is refused (ACTION_NOT_NOW), and `action` shows by whom.
+        """
+        body = settlement_body(context_pins, reason, is_done=is_done)
+        path = f"/v0/actions/{idempotency_key}/settlement"
+        return action_of(await self._send("POST", path, body), idempotency_key)
 
     async def append_labels(self, context_pins: ContextPins, assertions: Sequence[LabelAssertion]) -> LabelReceipt:
         """Append assertions about events of a run, all or none. Again is safe: one that is there stays as it is."""

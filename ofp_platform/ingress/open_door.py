@@ -15,6 +15,7 @@ from ofp_platform.log.port import EventLog
 from ofp_platform.log.postgres import PostgresLog, log_answering
 from ofp_platform.log.publishing import Publisher, PublishingLog
 from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.policy_facts import note_policy
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 
@@ -32,8 +33,8 @@ def open_door(
     *,
     needs_ready: bool = False,
 ) -> Door:
-    """The door of a run, for the types of a class map, which is kept under its digest. `needs_ready`: the run has a stream of
-    control.
+    """The door of a run, for the types of a class map, which is kept under its digest; that another one is in force now, is a
+    governance fact. `needs_ready`: the run has a stream of control.
 
     Raises:
         IngressRefused: the streams are of different kinds, or the role does not see the run.
@@ -48,11 +49,12 @@ def open_door(
     key_paths = [None if log is None else cast(PublishingLog | PostgresLog, log).partition_key for log in (traffic, context)]
     admissions = [None if path is None else Admission(path) for path in key_paths]
     gate = Gate(pins, class_map, cast(Admission, admissions[0]), admissions[1])
-    with log_answering(), pool.connection() as connection:
+    with log_answering(), pool.connection() as connection, connection.transaction():
         connection.execute(_RUN, (pins_digest(pins),))
         row = connection.execute(_RUN_NUMBER, (pins_digest(pins),)).fetchone()
-    if row is None:
-        raise IngressRefused(f"the database role of ingress does not see run {pins.run_id!r}: register it for that run")
+        if row is None:
+            raise IngressRefused(f"the database role of ingress does not see run {pins.run_id!r}: register it for that run")
+        note_policy(connection, pins, "class_map", class_map.digest)
     if commits:
         return CommittingDoor(
             pool, cast(PostgresLog, traffic), cast(PostgresLog | None, context), objects, gate, row[0], needs_ready

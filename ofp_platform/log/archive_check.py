@@ -1,12 +1,16 @@
 """Holding the archive against the log where both have a position: the payload hashes must be the same.
 
-A conflict is recorded in `ofp.archive_conflict` and stays there; a training build refuses a span that has one.
+A conflict is recorded in `ofp.archive_conflict` and stays there, and is a governance fact; a training build refuses a span that
+has one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from psycopg import Connection
 
 from ofp_platform.log.archive import ArchiveConflict
 from ofp_platform.log.archive_segment import ROW_GROUP_RECORDS
@@ -14,8 +18,10 @@ from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.archived_tail import demand_topic
 from ofp_platform.log.port import EventLog, PositionTrimmed
 from ofp_platform.log.span_records import ReplayGap, log_batches
+from ofp_platform.storage.governance_facts import append_facts_with, role_of
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
+from ofp_platform.vocabulary.offline.governance_fact import ArchiveConflictFound
 from ofp_platform.vocabulary.offline.replay_basis import PartitionSpan
 from ofp_platform.vocabulary.position import order, place, shared
 
@@ -26,6 +32,8 @@ _INSERT = """
 _SELECT = """
     SELECT position, log_payload_hash, archive_payload_hash, segment_path FROM ofp.archive_conflict
     WHERE (stream_name, partition_id) = (%s, %s)"""
+
+_MOST_POSITIONS = 5
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ def cross_check(log: EventLog, archive: Archive, pool: Pool, span: PartitionSpan
         ReplayGap: the log does not give what it should have. LogTailLost: the archive is of another topic.
     """
     compared = 0
-    new_conflicts: list[PositionConflict] = []
+    conflicts: list[PositionConflict] = []
     for archived_span in span.covered_by(archive.spans(span.partition_id, span.offset_kind)):
         receipt = archive.receipt(archived_span)
         if receipt is not None:
@@ -81,21 +89,38 @@ def cross_check(log: EventLog, archive: Archive, pool: Pool, span: PartitionSpan
         part = _kept(log, span).shared(archived_span)
         if receipt is None or part is None:
             continue
-        count, conflicts = _compare(log, archive, receipt, part)
+        count, of_segment = _compare(log, archive, receipt, part)
         compared += count
-        new_conflicts += conflicts
-    key = (log.stream_name, span.partition_id)
-    with pool.connection() as connection:
-        if new_conflicts:
-            with connection.cursor() as cursor:
-                cursor.executemany(
-                    _INSERT,
-                    [(*key, str(c.offset), c.log_payload_hash, c.archive_payload_hash, c.segment_path) for c in new_conflicts],
-                )
-        rows = connection.execute(_SELECT, key).fetchall()
+        conflicts += of_segment
+    with pool.connection() as connection, connection.transaction():
+        if conflicts:
+            _record(connection, log.stream_name, conflicts)
+        rows = connection.execute(_SELECT, (log.stream_name, span.partition_id)).fetchall()
     recorded_conflicts = [PositionConflict(span.partition_id, span.offset_kind.parse(row[0]), *row[1:]) for row in rows]
     inside = [conflict for conflict in recorded_conflicts if span.contains(conflict.offset)]
     return CrossCheck(log.stream_name, span, compared, tuple(sorted(inside, key=lambda conflict: order(conflict.offset))))
+
+
+def _record(connection: Connection[Any], stream_name: str, conflicts: Sequence[PositionConflict]) -> None:
+    """Keep conflicts that were not known, with a governance fact for each segment."""
+    new_offsets: dict[tuple[str, str], list[str]] = {}
+    for c in conflicts:
+        offset = str(c.offset)
+        row = (stream_name, c.partition_id, offset, c.log_payload_hash, c.archive_payload_hash, c.segment_path)
+        if connection.execute(_INSERT, row).rowcount:
+            new_offsets.setdefault((c.partition_id, c.segment_path), []).append(offset)
+    facts = [
+        ArchiveConflictFound(
+            stream_name=stream_name,
+            partition_id=partition_id,
+            segment_path=segment_path,
+            positions=tuple(offsets[:_MOST_POSITIONS]),
+            position_count=len(offsets),
+            actor=role_of(connection),
+        )
+        for (partition_id, segment_path), offsets in new_offsets.items()
+    ]
+    append_facts_with(connection, facts)
 
 
 def _kept(log: EventLog, span: PartitionSpan) -> PartitionSpan:

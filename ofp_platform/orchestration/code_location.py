@@ -23,6 +23,7 @@ from ofp_platform.orchestration.log.ingress_assets import (
 from ofp_platform.orchestration.log.posture_jobs import hold_posture_job, posture_is_normal, release_posture_job
 from ofp_platform.orchestration.offline.archive_assets import archive_job, archive_segment_asset, verify_archive_job
 from ofp_platform.orchestration.offline.archive_schedules import archive_closed_hourly, verify_archive_nightly
+from ofp_platform.orchestration.offline.audit_schedule import append_audit_hourly, append_audit_job
 from ofp_platform.orchestration.offline.build_assets import build_dataset_job, build_stages
 from ofp_platform.orchestration.offline.build_sensors import build_intents, build_outcomes
 from ofp_platform.orchestration.offline.build_submission import submit_build_job
@@ -135,6 +136,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             decisions_job,
             what_if_job,
             observe_loop_job,
+            append_audit_job,
             retention_job,
         ],
         sensors=[
@@ -148,7 +150,14 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             offline_reporter,
             run_failures,
         ],
-        schedules=[snapshot_set_hourly, verify_ranges_nightly, archive_closed_hourly, verify_archive_nightly, retention_daily],
+        schedules=[
+            snapshot_set_hourly,
+            verify_ranges_nightly,
+            archive_closed_hourly,
+            verify_archive_nightly,
+            append_audit_hourly,
+            retention_daily,
+        ],
         resources={
             "plane": _without_config(plane),
             "object_store": _without_config(ObjectStoreResource(**settings)),

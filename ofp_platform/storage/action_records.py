@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg import Connection
@@ -54,13 +55,37 @@ _HELD = """
     WHERE pins_digest = %s AND account_id = ANY(%s) ORDER BY account_id, hold_id DESC"""
 
 
+@dataclass(frozen=True)
+class ActionPage:
+    """Intents, the newest first. `behind`: the number in the ledger behind which the next page begins; None: it is the last."""
+
+    records: list[ActionRecord]
+    behind: int | None
+
+
 def list_actions(
     connection: Connection[Any], pins: ContextPins, state: ActionState | None = None, limit: int = 20
 ) -> list[ActionRecord]:
     """At most `limit` intents of a run, the newest first; `state`: those that stand there."""
-    query = f"{_LISTS.get(state, _ENDED)} ORDER BY intent_id DESC LIMIT %(limit)s"
-    arguments = {"run": pins_digest(pins), "state": None if state is None else state.value, "limit": limit}
-    return read_actions(connection, [intent_id for (intent_id,) in connection.execute(query, arguments).fetchall()])
+    return page_of_actions(connection, pins, state, limit).records
+
+
+def page_of_actions(
+    connection: Connection[Any], pins: ContextPins, state: ActionState | None, limit: int, behind: int | None = None
+) -> ActionPage:
+    """As `list_actions`, behind the intent of that number."""
+    listed = f"SELECT intent_id FROM ({_LISTS.get(state, _ENDED)}) AS listed"
+    query = f"{listed} WHERE %(behind)s::bigint IS NULL OR intent_id < %(behind)s"
+    arguments = {
+        "run": pins_digest(pins),
+        "state": None if state is None else state.value,
+        "most": limit + 1,
+        "behind": behind,
+    }
+    rows = connection.execute(f"{query} ORDER BY intent_id DESC LIMIT %(most)s", arguments).fetchall()
+    intent_ids = [intent_id for (intent_id,) in rows]
+    is_last = len(intent_ids) <= limit
+    return ActionPage(read_actions(connection, intent_ids[:limit]), None if is_last else intent_ids[limit - 1])
 
 
 def read_actions(connection: Connection[Any], intent_ids: Sequence[int]) -> list[ActionRecord]:

@@ -53,9 +53,18 @@ def read_facts(pool: Pool, fact: str | None = None, *, about: str = "", limit: i
             " FROM ofp.governance_fact WHERE (%(fact)s::text IS NULL OR fact = %(fact)s)"
             " AND starts_with(coalesce(content::jsonb ->> 'request_id', content::jsonb ->> 'run_id',"
             " content::jsonb ->> 'operation_id', content::jsonb ->> 'bundle_digest', content::jsonb ->> 'to_key_id',"
+            " content::jsonb ->> 'idempotency_key', content::jsonb ->> 'rev', content::jsonb ->> 'segment_path',"
+            " 'labels/' || (content::jsonb ->> 'first_sequence'),"
             " content::jsonb #>> '{adjudication,event_id}', 'quarantine/' || (content::jsonb ->> 'quarantine_id'),"
             " 'posture/' || (content::jsonb ->> 'sequence')), %(about)s)"
             " ORDER BY fact_number DESC LIMIT %(limit)s",
             {"fact": fact, "about": about, "limit": limit},
         ).fetchall()
     return [RecordedFact(recorded_at, digest, FACT.validate_json(content)) for recorded_at, digest, content in rows]
+
+
+def role_of(connection: Connection[Any]) -> str:
+    """The database role that acts, where a fact has nobody else to name."""
+    row = connection.execute("SELECT current_user").fetchone()
+    assert row is not None
+    return str(row[0])

@@ -173,7 +173,7 @@ TABLES: dict[str, TableRights] = {
     "evidence": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: ADD, _DECIDER: ADD, _EXECUTOR: READ}),
     "governance_fact": TableRights(
         Rows.APPENDED,
-        {_INGRESS: ADD, _PROJECTOR: ADD, _OFFLINE: ADD, _SERVING: READ, _DECIDER: ADD, _EXECUTOR: ADD},
+        {_INGRESS: ADD, _PROJECTOR: ADD, _OFFLINE: ADD, _SERVING: ADD, _DECIDER: ADD, _EXECUTOR: ADD},
     ),
     "build_run": TableRights(Rows.GUARDED, {_SERVING: KEEP, _OFFLINE: KEEP}),
     "build_receipt": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: READ}),

@@ -14,11 +14,12 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from ofp_platform.api import case_examples, examples, overview_examples
-from ofp_platform.api.app import Application, HttpPolicy
+from ofp_platform.api import action_examples, case_examples, examples, overview_examples
+from ofp_platform.api.app import Application
 from ofp_platform.api.authentication import Authentication
 from ofp_platform.api.build_examples import rebuilt_example, run_example
 from ofp_platform.api.connection_places import ConnectionLimits, TooFewFiles
+from ofp_platform.api.http_policy import HttpPolicy
 from ofp_platform.api.posture_examples import posture_view_example
 from ofp_platform.api.record_requests import read_model
 from ofp_platform.api.server import serve
@@ -31,6 +32,8 @@ from ofp_platform.vocabulary.background_tasks import EndedTasks
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey
+from ofp_platform.vocabulary.loop.action import ActionState
+from ofp_platform.vocabulary.loop.action_requests import ActionSettlementAsk
 from ofp_platform.vocabulary.loop.case_requests import CaseEntryAsk, CaseTriggerAsk
 from ofp_platform.vocabulary.loop.case_standing import CaseState
 from ofp_platform.vocabulary.loop.decision_record import DecisionReceipt, DecisionRecord
@@ -312,6 +315,26 @@ class FakeCases:
         if self.script:
             raise self.script.pop(0)
         return canonical_bytes(example)
+
+
+@dataclass
+class FakeActions:
+    """One action, the example."""
+
+    closed: bool = False
+
+    async def actions(self, state: ActionState | None, limit: int, cursor: str | None) -> bytes:
+        return canonical_bytes(action_examples.action_list_example())
+
+    async def action(self, idempotency_key: str, may_read: MayRead) -> bytes:
+        return canonical_bytes(action_examples.action_example())
+
+    async def settle(self, idempotency_key: str, body: bytes, actor: str, may_read: MayRead) -> bytes:
+        ActionSettlementAsk.model_validate_json(body)
+        return canonical_bytes(action_examples.action_example())
+
+    async def close(self) -> None:
+        self.closed = True
 
 
 class BrokenStart(FakePort):

@@ -18,8 +18,9 @@ from jsonschema import Draft202012Validator
 
 from ofp_platform.api import examples
 from ofp_platform.api.access_log import AccessLog
-from ofp_platform.api.app import Application, HttpPolicy
+from ofp_platform.api.app import Application
 from ofp_platform.api.contract_files import contract_schemas, offline_schema, serving_schema
+from ofp_platform.api.http_policy import HttpPolicy
 from ofp_platform.api.live_example import LiveExample, live_request
 from ofp_platform.api.openapi import openapi
 from ofp_platform.api.principals import Scope
@@ -32,6 +33,7 @@ from ofp_platform_tests.api.fake_port import (
     HASH,
     REBUILT,
     RECORD,
+    FakeActions,
     FakeBuilds,
     FakeCases,
     FakeOperators,
@@ -69,15 +71,18 @@ _NAMES = (
     "posture_release",
 )
 _OF_CASES = ("case", "case_list", "case_receipt", "case_trigger_ask", "case_entry_ask")
+_OF_ACTIONS = ("action_record", "action_list", "action_settlement_ask")
 _RECORDED = ("df_decision_record", "df_decision_receipt", "df_decision_list", "label_assertions", "label_receipt")
 OFFLINE = Draft202012Validator(offline_schema())
-SHOWN = {name: Draft202012Validator(contract_schemas()[f"{name}_v0.schema.json"]) for name in _NAMES + _RECORDED + _OF_CASES}
+_LISTED = _NAMES + _RECORDED + _OF_CASES + _OF_ACTIONS
+SHOWN = {name: Draft202012Validator(contract_schemas()[f"{name}_v0.schema.json"]) for name in _LISTED}
 REQUEST = json.dumps(examples.request_example()).encode()
 
 
 def client_of(port: FakePort, builds: FakeBuilds | None = None, **settings: Any) -> httpx.AsyncClient:
     settings.setdefault("authentication", authentication())
     settings.setdefault("cases", FakeCases())
+    settings.setdefault("actions", FakeActions())
     settings.setdefault("posture", FakePosture())
     application = Application(
         port,
@@ -176,6 +181,8 @@ async def test_a_body_at_the_limit_is_read(port: FakePort) -> None:
         (invalid(Reason.DECISION_CONFLICT, "x"), 409, None),
         (invalid(Reason.CASE_ENTRY_CONFLICT, "x"), 409, None),
         (invalid(Reason.CASE_NOT_NOW, "x"), 409, None),
+        (invalid(Reason.ACTION_NOT_NOW, "x"), 409, None),
+        (not_found(Reason.UNKNOWN_ACTION, "x"), 404, None),
         (not_found(Reason.UNKNOWN_CASE, "x"), 404, None),
         (not_found(Reason.UNKNOWN_DECISION, "x"), 404, None),
         (unavailable(Reason.DECISION_CORRUPT, "x"), 503, "1"),

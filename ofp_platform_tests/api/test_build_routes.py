@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from ofp_platform.api.app import Application, HttpPolicy
+from ofp_platform.api.app import Application
 from ofp_platform.api.build_examples import build_error_examples, intent_example, run_example
+from ofp_platform.api.http_policy import HttpPolicy
 from ofp_platform.api.refusals import status_of
 from ofp_platform.client import AnswerNotTrusted, AsyncOfpClient, OfpClient
 from ofp_platform.offline.requests.intent_file import parse_intent

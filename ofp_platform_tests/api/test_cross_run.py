@@ -23,13 +23,18 @@ from urllib.parse import urlencode
 
 import pytest
 
+from ofp_platform.actions.intents import record_intents
 from ofp_platform.api.access_log import read_accesses
+from ofp_platform.api.action_examples import action_settlement_ask_example
 from ofp_platform.api.build_examples import intent_example
 from ofp_platform.api.case_examples import case_entry_ask_example, case_trigger_ask_example
 from ofp_platform.api.examples import labels_example
 from ofp_platform.api.posture_examples import posture_hold_example, posture_release_example
 from ofp_platform.api.principals import Principal, Scope
 from ofp_platform.api.route_scopes import (
+    ACTION,
+    ACTION_SETTLEMENT,
+    ACTIONS,
     APPLY_FAILURES,
     BUILD_CANCELLATION,
     BUILD_INTENTS,
@@ -69,11 +74,13 @@ from ofp_platform.api.route_scopes import (
 from ofp_platform.cases.case_desk import CaseDesk
 from ofp_platform.cli.processes import Child, ofp_command
 from ofp_platform.client import OfpClient
+from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform.vocabulary.canonical import canonical_bytes
-from ofp_platform.vocabulary.identity import ContextPins
+from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, KeyType
+from ofp_platform.vocabulary.loop.action import ActionIntent, ActionOrigin, OriginKind
 from ofp_platform.vocabulary.loop.case import CaseEvent, CaseTrigger, case_id
 from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.build_intent import AsOfBasis, AsOfSpec
@@ -88,7 +95,7 @@ from ofp_platform_tests.oracle.decided import decision_on
 from ofp_platform_tests.oracle.kept import keep_one_of_each
 from ofp_platform_tests.oracle.simulated_log import PINS, deliveries, write_profile
 
-TRIES, THREADS, SEED = 16_000, 4, 20_261_128
+TRIES, THREADS, SEED = 18_000, 4, 20_261_128
 RECORDED_DECISIONS = f"POST {DECISIONS}"
 TRIGGERED_CASES = f"POST {CASES}"
 TRIED: dict[str, Scope | Open] = {
@@ -101,6 +108,7 @@ FOR_THE_SERVED_RUN = (
     *(GET_FEATURES, RECORDED_DECISIONS, DECISION, LABELS),
     *(BUILD_STAGES, PARITY_REPORT, DATASET, EXPLANATION),
     *(TRIGGERED_CASES, CASE, CASE_ENTRIES),
+    *(ACTION, ACTION_SETTLEMENT),
 )
 """Routes that answer for the run that is served alone, whichever run the question names."""
 RUNS = ("run-of-alpha", "run-of-beta")
@@ -120,6 +128,7 @@ class Town:
     build_runs: dict[str, list[str]] = field(default_factory=dict)
     decisions: dict[str, list[str]] = field(default_factory=dict)
     cases: dict[str, list[str]] = field(default_factory=dict)
+    actions: dict[str, list[str]] = field(default_factory=dict)
     comparisons: dict[str, list[str]] = field(default_factory=dict)
     datasets: dict[str, list[str]] = field(default_factory=dict)
     records: dict[str, bytes] = field(default_factory=dict)
@@ -199,6 +208,7 @@ def town(module_dsn: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             found.build_runs,
             found.decisions,
             found.cases,
+            found.actions,
             found.comparisons,
             found.datasets,
         )
@@ -271,22 +281,41 @@ def _compare_and_publish(town: Town, run_id: str, dsn: str, objects: ObjectStore
     with open_pool(dsn, max_size=2) as pool:
         desk = CaseDesk(pool, pins, lambda assertion, submitted_by: None, lambda: 1_800_000_000_000_000)
         desk.trigger(event, CaseTrigger.MANUAL_ASSERTION, "call", "a customer called", "ann")
+    town.actions[run_id] = [_leave_action(pins, dsn)]
     town.comparisons[run_id] = [kept.comparison_id]
     town.datasets[run_id] = [kept.dataset.dataset_identity]
     town.build_runs[run_id].append(kept.build)
 
 
+def _leave_action(pins: ContextPins, dsn: str) -> str:
+    """Leave an action in a run, which waits to be done; its key."""
+    intent = ActionIntent.create(
+        origin=ActionOrigin(origin_kind=OriginKind.OPERATOR, reference=pins.run_id),
+        action_type="hold_account",
+        target=FeatureKey(key_type=KeyType.ACCOUNT, key_id="acct-1"),
+        context_pins=pins,
+        actor="operator",
+        policy_rev=f"1.{'0' * 64}",
+        at_utc="2026-03-31T12:00:00Z",
+    )
+    with open_pool(dsn, max_size=2) as pool, pool.connection() as connection:
+        log = PostgresLog.create(pool, f"acts-of-{pins.run_id}", 1, "event_id")
+        with connection.transaction():
+            record_intents(connection, log, [intent])
+    return intent.idempotency_key
+
+
 LEFT_OUT = (GET_FEATURES, BUILD_CANCELLATION)
 """Not among the others: asked more often, or by the test below."""
-GRANTED = {EXPLANATION: 400, POSTURE_HOLD: 400, POSTURE_RELEASE: 400}
+GRANTED = {EXPLANATION: 400, POSTURE_HOLD: 400, POSTURE_RELEASE: 400, ACTION_SETTLEMENT: 409}
 """Answers to whoever may have one, other than 200: each explanation reads a log again, so those ask for no feature; the runs have
-no stream of control, in which a change of the posture would stand."""
+no stream of control, in which a change of the posture would stand, and no action that waits for people."""
 
 
 OF_THE_SERVED_RUN = (
     *(APPLY_FAILURES, FEATURE_GROUPS, CATALOGUE, ENTITY, FEAST_FEATURES, DECISIONS),
     *(BUILD_RUNS, PARITY, DATASETS, PACK_OPERATIONS, HEALTH_HISTORY, CASES),
-    *(BUNDLES, BUNDLES_IN_FORCE, POSTURE, POSTURE_HOLD, POSTURE_RELEASE),
+    *(BUNDLES, BUNDLES_IN_FORCE, POSTURE, POSTURE_HOLD, POSTURE_RELEASE, ACTIONS),
 )
 """Routes whose question names no run: it is the one that is served."""
 
@@ -295,7 +324,7 @@ def request_of(town: Town, attempt: Try) -> tuple[str, str, bytes | None]:
     """Method, path and body."""
     path = attempt.route.replace("{snapshot_hash}", attempt.name).replace("{run_key}", attempt.name)
     path = path.replace("{decision_id}", attempt.name).replace("{name}", "app.js").removeprefix("POST ")
-    path = path.replace("{case_id}", attempt.name)
+    path = path.replace("{case_id}", attempt.name).replace("{idempotency_key}", attempt.name)
     path = path.replace("{comparison_id}", attempt.name).replace("{dataset_identity}", f"{attempt.name}?name=fraud_by_payment")
     if attempt.route == GET_FEATURES:
         return "POST", path, json.dumps(town.question(attempt.target)).encode()
@@ -313,6 +342,9 @@ def request_of(town: Town, attempt: Try) -> tuple[str, str, bytes | None]:
         note = {"entry_type": "NOTE", "text": "looked at"}
         entry = {**case_entry_ask_example(), "context_pins": pins_of(attempt.target), "content": note}
         return "POST", path, json.dumps(entry).encode()
+    if attempt.route == ACTION_SETTLEMENT:
+        ask = {**action_settlement_ask_example(), "context_pins": pins_of(attempt.target)}
+        return "POST", path, json.dumps(ask).encode()
     if attempt.route == ENTITY:
         return "GET", f"{path}?{urlencode({'key_type': 'account', 'key_id': town.key_id})}", None
     if attempt.route == LABELS:
@@ -347,6 +379,8 @@ def tries(town: Town) -> list[Try]:
         DECISION: town.decisions,
         CASE: town.cases,
         CASE_ENTRIES: town.cases,
+        ACTION: town.actions,
+        ACTION_SETTLEMENT: town.actions,
         EXPLANATION: town.snapshots,
         PARITY_REPORT: town.comparisons,
         DATASET: town.datasets,
@@ -456,7 +490,7 @@ def test_ten_thousand_tries_give_no_row_of_another_run(town: Town) -> None:
     for route in SCOPES:
         if SCOPES[route] is not Open.OPEN:
             assert recorded[route, True] >= statuses[route, 200]
-            assert recorded[route, False] == statuses[route, 400] + statuses[route, 403] + statuses[route, 404]
+            assert recorded[route, False] == sum(statuses[route, status] for status in (400, 403, 404, 409))
     # to whoever asks, what is of another run and what is of none are refused by the same bytes
     assert [(key, kinds) for key, kinds in refusals.items() if len(kinds) > 1] == []
     # and it was no test of doors that are closed to everybody

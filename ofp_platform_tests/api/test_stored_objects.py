@@ -83,6 +83,8 @@ PINNED_ELSEWHERE = {"ofp_health", "ofp_feature_groups", "profile", "ofs_label_as
     "action_intent",
     "action_outcome",
     "action_record",
+    "action_list",
+    "action_settlement_ask",
     "action_policy",
     "posture_change",
     "posture_message",

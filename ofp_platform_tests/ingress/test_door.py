@@ -24,7 +24,7 @@ from ofp_platform.ingress.batches import (
     NotTogether,
     SentBatch,
 )
-from ofp_platform.ingress.class_map import class_map_of
+from ofp_platform.ingress.class_map import ClassMap, class_map_of
 from ofp_platform.ingress.door import Door, class_map_path
 from ofp_platform.ingress.gate import Sent
 from ofp_platform.ingress.open_door import open_door
@@ -104,6 +104,17 @@ def balanced(door: Door) -> IngressReconciliation:
     assert result.differences == []
     assert result.sent_count == result.admitted_count + result.duplicate_count + result.quarantined_count
     return result
+
+
+def test_a_door_under_another_class_map_is_a_fact(pool: Pool, objects: ObjectStore) -> None:
+    door = new_door(pool, objects)
+    traffic, context, pins = door.traffic, door.context, door.gate.pins
+    other = ClassMap.model_validate({**CLASSES.wire(), "partition_key": "payload.account_id"})
+    for class_map in (CLASSES, other, other, CLASSES):
+        open_door(pool, traffic, context, objects, pins, class_map)
+    facts = [recorded.fact for recorded in read_facts(pool, "policy_in_force", limit=1_000)]
+    told = [fact.rev for fact in facts if fact.fact == "policy_in_force" and fact.context_pins == pins]
+    assert told == [CLASSES.digest, other.digest, CLASSES.digest]
 
 
 def test_every_record_gets_one_receipt_and_each_event_is_in_the_log_once(pool: Pool, objects: ObjectStore) -> None:

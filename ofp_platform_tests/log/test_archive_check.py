@@ -13,8 +13,10 @@ from ofp_platform.log.archive_segment import SegmentDamaged
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.ranges import OffsetRanges
 from ofp_platform.log.span_records import ReplayGap
+from ofp_platform.storage.governance_facts import read_facts
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.vocabulary.offline.governance_fact import ArchiveConflictFound
 from ofp_platform.vocabulary.position import OffsetKind, make_basis
 from ofp_platform_tests.oracle.list_log import PARTITION, STREAM, ListLog, listed
 
@@ -66,6 +68,13 @@ def test_a_position_with_two_contents(pool: Pool, log: ListLog, archive: Archive
     with pool.connection() as connection:
         rows = connection.execute("SELECT stream_name, partition_id, position FROM ofp.archive_conflict").fetchall()
     assert sorted(rows) == sorted((STREAM, PARTITION, str(log.offset(n))) for n in (12, 13, 21))
+    facts = [recorded.fact for recorded in read_facts(pool, "archive_conflict")]  # once for each segment, however often compared
+    told = [(f.segment_path, f.positions, f.position_count) for f in facts if isinstance(f, ArchiveConflictFound)]
+    assert set(told) == {
+        (changed.segment_path, (str(log.offset(12)), str(log.offset(13))), 2),
+        (unreadable_now.segment_path, (str(log.offset(21)),), 1),
+    }
+    assert len(facts) == 2
 
 
 def test_a_conflict_outlives_the_log(pool: Pool, log: ListLog, archive: Archive) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.options import Actor, AsJson, Home, ProfileSource, Reason
 from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused, words_for
@@ -34,8 +34,6 @@ CaseName = Annotated[
     str,
     typer.Argument(metavar="CASE", help="A case, by id (8 digits or more) or by the id of its event.", show_default=False),
 ]
-Reason = Annotated[str, typer.Option("--reason", help="Why, for the record.", show_default=False)]
-Actor = Annotated[str, typer.Option("--actor", help="Name of who does it, for the record.")]
 Reference = Annotated[
     str | None,
     typer.Option("--ref", help="Name of this request: sent again, it is done once. Default: a new one.", show_default=False),

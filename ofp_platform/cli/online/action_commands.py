@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ofp_platform.cli.environment import Environment, resolve
-from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.options import Actor, AsJson, Home, ProfileSource, Reason
 from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, short, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     from ofp_platform.online.plane import Plane
     from ofp_platform.vocabulary.loop.action import ActionRecord, ActionTarget
     from ofp_platform.vocabulary.loop.action_policy import ActionPolicy
+    from ofp_platform.vocabulary.profile import Profile
 
 app = typer.Typer(help="List actions, do them, settle what nobody knows, or ask for one.", no_args_is_help=True)
 ACTING = "acting on"
 POLICY_FILE = "actions.yaml"
 _LOOK_SECONDS = 1.0
 _SAY_SECONDS = 10.0
-Actor = Annotated[str, typer.Option("--actor", help="Name of who asks, for the record.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why, for the record.", show_default=False)]
 Key = Annotated[
     str, typer.Argument(metavar="KEY", help="Its idempotency key; the first 8 or more digits do.", show_default=False)
 ]
@@ -167,6 +166,8 @@ def settle(
     from ofp_platform.actions.settling import settle as settle_attempt
     from ofp_platform.storage.action_records import read_action
 
+    if not reason.strip():
+        raise CommandRefused("say by --reason how that was found out: it is kept for good")
     environment = resolve(home, profile)
     with environment.open_plane_without_log("executor") as plane:
         log, pins = plane.decisions_log(), plane.profile.context_pins
@@ -272,21 +273,29 @@ class _Teller:
 def _action_executor(environment: Environment, policy: Path | None) -> Iterator[tuple[Plane, ActionExecutor]]:
     from ofp_platform.actions.executing import ActionExecutor
     from ofp_platform.actions.webhook import open_webhooks
+    from ofp_platform.storage.policy_facts import note_policy
 
     with environment.open_plane_without_log("executor") as plane:
         action_policy = _load_policy(environment, plane, policy)
         log = plane.decisions_log(create=True)
+        with plane.pool.connection() as connection, connection.transaction():
+            note_policy(connection, plane.profile.context_pins, "action_policy", action_policy.rev)
         with open_webhooks(action_policy, os.environ, _now) as webhooks:
             yield plane, ActionExecutor(plane.pool, log, plane.profile.context_pins, action_policy, webhooks, _now)
 
 
-def _load_policy(environment: Environment, plane: Plane, path: Path | None) -> ActionPolicy:
-    from ofp_platform.actions.allow_list import load_action_policy
+def action_policy_file(environment: Environment, profile: Profile) -> Path:
+    """The file of the action policy where none is named: beside the profile's pack, or in the home where that is shipped."""
     from ofp_platform.registry.pack import SHIPPED_PACKS
 
-    pack = plane.profile.pack
-    beside = environment.folder / POLICY_FILE if pack in SHIPPED_PACKS else Path(pack).with_name(POLICY_FILE)
-    return load_action_policy(path or beside)
+    pack = profile.pack
+    return environment.folder / POLICY_FILE if pack in SHIPPED_PACKS else Path(pack).with_name(POLICY_FILE)
+
+
+def _load_policy(environment: Environment, plane: Plane, path: Path | None) -> ActionPolicy:
+    from ofp_platform.actions.allow_list import load_action_policy
+
+    return load_action_policy(path or action_policy_file(environment, plane.profile))
 
 
 def _now() -> int:

@@ -9,7 +9,7 @@ import typer
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.online.audit_commands import Key, demand_public_key, now, signing_key
-from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.options import Actor, AsJson, Home, ProfileSource, Reason
 from ofp_platform.cli.terminal.printed_facts import print_facts, short
 
 app = typer.Typer(help="Make a key, and hand the log on to another.", no_args_is_help=True)
@@ -32,9 +32,9 @@ def new(
 @app.command(short_help="Hand the log on to another key.")
 def rotate(
     next_key: Annotated[str, typer.Argument(metavar="HEX", help="The next public key.", show_default=False)],
-    reason: Annotated[str, typer.Option("--reason", help="Why, for the record.", show_default=False)],
+    reason: Reason,
     key: Key = None,
-    actor: Annotated[str, typer.Option("--actor", help="Name of who does it, for the record.")] = "operator",
+    actor: Actor = "operator",
     json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,

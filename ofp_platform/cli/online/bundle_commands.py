@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ofp_platform.cli.environment import resolve as resolve_environment
-from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.options import Actor, AsJson, Home, ProfileSource, Reason
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.vocabulary.loop.bundle import Slot
 from ofp_platform.vocabulary.offline.run_facts import TrafficMode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from ofp_platform.bundles.bundle_registry import BundleRegistry, StepOutcome
     from ofp_platform.bundles.compatibility import LivePlane
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from ofp_platform.vocabulary.loop.bundle_views import RecordedBundleEvent
 
 app = typer.Typer(help="Publish bundles, and put in force what decides.", no_args_is_help=True)
-_ACTOR = "Name of who acts, for the record."
-Actor = Annotated[str, typer.Option("--actor", help=_ACTOR, show_default=False)]
-Reason = Annotated[str, typer.Option("--reason", help="Why, for the record.", show_default=False)]
 Named = Annotated[
     str,
     typer.Argument(
@@ -86,9 +83,7 @@ def approve(
     profile: ProfileSource = None,
 ) -> None:
     """Say APPROVED on control. Who approves is not who published it, unless the profile says `bundles: {four_eyes: false}`."""
-    with resolve_environment(home, profile).open_plane_without_log("owner") as plane:
-        outcome = _registry(plane, actor).approve(_ref(plane, bundle), reason)
-    _print(outcome, json)
+    _step(bundle, actor, (home, profile), json, lambda registry, ref, _: registry.approve(ref, reason))
 
 
 @app.command(short_help="Put an approved bundle in force.")
@@ -106,9 +101,11 @@ def activate(
     Refused, in words, where it was made for other features than those that are live, cannot keep a mask of the posture, or an
     object of it is not as its digest says.
     """
-    with resolve_environment(home, profile).open_plane_without_log("owner") as plane:
-        outcome = _registry(plane, actor).activate(_ref(plane, bundle), mode, slot, _live(plane), reason)
-    _print(outcome, json)
+
+    def take(registry: BundleRegistry, ref: BundleRef, plane: Plane) -> StepOutcome:
+        return registry.activate(ref, mode, slot, _live(plane), reason)
+
+    _step(bundle, actor, (home, profile), json, take)
 
 
 @app.command(short_help="Leave the bundle in force, for the one before it.")
@@ -125,9 +122,11 @@ def rollback(
     """Say ROLLED_BACK on control: BUNDLE, which must be in force in the scope, is left, and what was in force before it is so
     again. Once more, with the one that is in force then, goes one further back.
     """
-    with resolve_environment(home, profile).open_plane_without_log("owner") as plane:
-        outcome = _registry(plane, actor).roll_back(_ref(plane, bundle), mode, slot, _live(plane), reason)
-    _print(outcome, json)
+
+    def take(registry: BundleRegistry, ref: BundleRef, plane: Plane) -> StepOutcome:
+        return registry.roll_back(ref, mode, slot, _live(plane), reason)
+
+    _step(bundle, actor, (home, profile), json, take)
 
 
 @app.command(short_help="Retire a bundle for good.")
@@ -140,9 +139,7 @@ def retire(
     profile: ProfileSource = None,
 ) -> None:
     """Say RETIRED on control: the bundle is put in force nowhere again. Refused while it is in force."""
-    with resolve_environment(home, profile).open_plane_without_log("owner") as plane:
-        outcome = _registry(plane, actor).retire(_ref(plane, bundle), reason)
-    _print(outcome, json)
+    _step(bundle, actor, (home, profile), json, lambda registry, ref, _: registry.retire(ref, reason))
 
 
 @app.command(short_help="Say what is, or was, in force.")
@@ -220,6 +217,19 @@ def show(bundle: Named, json: AsJson = False, home: Home = None, profile: Profil
         lines.append(f"model {shown_bundle.model.path} {shown_bundle.model.digest[:12]}")
         lines.append(f"  report {(shown_bundle.provenance.eval_report or 'none')[:12]}")
     print_facts(shown_bundle, lines, as_json=json)
+
+
+def _step(
+    bundle: str,
+    actor: str,
+    where: tuple[Path | None, str | None],
+    as_json: bool,
+    take: Callable[[BundleRegistry, BundleRef, Plane], StepOutcome],
+) -> None:
+    """Take a step with the published bundle that a text names, and print it. `where`: home and profile."""
+    with resolve_environment(*where).open_plane_without_log("owner") as plane:
+        outcome = take(_registry(plane, actor), _ref(plane, bundle), plane)
+    _print(outcome, as_json)
 
 
 def _registry(plane: Plane, actor: str) -> BundleRegistry:

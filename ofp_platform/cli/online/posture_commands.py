@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.options import Actor, AsJson, Home, ProfileSource, Reason
 from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ofp_platform.vocabulary.loop.posture import PostureChange, PosturePolicy
 
 app = typer.Typer(help="See, hold, release and prove the mode in force of who decides.", no_args_is_help=True)
-Actor = Annotated[str, typer.Option("--actor", help="Name of who asks, for the record.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why, for the record.", show_default=False)]
 
 
 @app.command(short_help="Show the mode in force, and the last changes.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.options import Actor, AsJson, Home, ProfileSource, Reason
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, short, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.vocabulary.offline.run_facts import TrafficMode
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ofp_platform.vocabulary.scenario import RunStatus
 
 app = typer.Typer(help="Ask for a run over a sealed world, and end or cancel it.", no_args_is_help=True)
-Actor = Annotated[str, typer.Option("--actor", help="Name of who asks, for the record.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why, for the record.", show_default=False)]
 
 
 @app.command(short_help="Ask for the run: READY if every gate passes.")

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class OperatorDsns:
     """DSNs for what operators do: `audit`, of a role that may read all that they look at; `decider`, of one that may change the
-    posture.
+    posture; `executor`, of one that may settle actions.
     """
 
     audit: str
     decider: str
+    executor: str
 
 
 def build_application(
@@ -43,31 +44,31 @@ def build_application(
     principals: Path,
     access: Path,
     health: Path,
+    action_policy: Path,
+    operator_dsns: OperatorDsns,
     hosts: Sequence[str] = (),
-    operator_dsns: OperatorDsns | None = None,
 ) -> Application:
     """The application of one worker process. `reports`: the folder in which all workers tell what ended in them; `health`:
-    that in which they keep health over time.
-
-    `operator_dsns`: None: `dsn` for all of it.
+    that in which they keep health over time; `action_policy`: the file of the action policy.
     """
     from ofp_platform.api.access_log import AccessLog
-    from ofp_platform.api.app import Application, HttpPolicy
+    from ofp_platform.api.app import Application
     from ofp_platform.api.authentication import Authentication
     from ofp_platform.api.build_requests import BuildRequests
     from ofp_platform.api.case_requests import CaseRequests
     from ofp_platform.api.health_ring import HealthRing
+    from ofp_platform.api.http_policy import HttpPolicy
     from ofp_platform.api.operator_views import OperatorViews
     from ofp_platform.api.overviews import Overviews
     from ofp_platform.api.record_requests import RecordRequests
     from ofp_platform.api.request_head import OwnHosts
+    from ofp_platform.cli.online.action_requests import ActionRequests
     from ofp_platform.cli.online.posture_requests import PostureRequests
     from ofp_platform.offline.requests.policies import policies_of
     from ofp_platform.online.service.online_service import OnlineService
     from ofp_platform.vocabulary.background_tasks import EndedTasks
     from ofp_platform.vocabulary.identity import pins_digest
 
-    operators = operator_dsns or OperatorDsns(dsn, dsn)
     policy = HttpPolicy(
         max_body_bytes=profile.limits.max_body_bytes,
         body_timeout_seconds=profile.http.body_seconds,
@@ -81,18 +82,23 @@ def build_application(
     return Application(
         service,
         builds,
-        OperatorViews(profile, operators.audit),
+        OperatorViews(profile, operator_dsns.audit),
         RecordRequests(dsn, profile.context_pins, service.snapshot, service.pack),
-        Overviews(profile, operators.audit),
-        posture=PostureRequests(profile, operators.decider, lambda: time.time_ns() // 1_000),
+        Overviews(profile, operator_dsns.audit),
+        posture=PostureRequests(profile, operator_dsns.decider, _now),
         authentication=authentication,
         cases=CaseRequests(dsn, profile.context_pins, service.pack),
+        actions=ActionRequests(profile, operator_dsns.executor, action_policy, _now),
         hosts=OwnHosts(hosts),
         access=AccessLog(access, time.time),
         ring=HealthRing(health / f"{pins_digest(profile.context_pins)[:16]}.ring"),
         ended=ended,
         policy=policy,
     )
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000
 
 
 def _is_loopback(host: str) -> bool:
@@ -164,6 +170,7 @@ def serve(
     """Serve features over HTTP until SIGTERM or Ctrl-C; prints the address as soon as it answers."""
     from ofp_platform.api import health_ring, server
     from ofp_platform.api.access_log import FOLDER
+    from ofp_platform.cli.online.action_commands import action_policy_file
     from ofp_platform.storage.postgres import asyncpg_arguments
     from ofp_platform.vocabulary.background_tasks import EndedTasks
 
@@ -187,7 +194,8 @@ def serve(
             access=environment.folder / FOLDER,
             health=environment.folder / health_ring.FOLDER,
             hosts=(host, *(allow_host or ())),
-            operator_dsns=OperatorDsns(environment.audit_dsn(dsn), environment.decider_dsn(dsn)),
+            action_policy=action_policy_file(environment, declared_profile),
+            operator_dsns=OperatorDsns(environment.audit_dsn(dsn), environment.decider_dsn(dsn), environment.executor_dsn(dsn)),
         )
         factory = partial(followed_as, "serve", declared_profile.context_pins, environment, application)
         server.serve(factory, host, port, workers, limits=limits, tls=tls, ended=EndedTasks(Path(reports)))

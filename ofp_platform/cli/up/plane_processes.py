@@ -181,6 +181,7 @@ class PlaneProcesses:
         if role == "serving":
             variables["OFP_AUDIT_DATABASE_URL"] = self.environment.audit_dsn(dsn)
             variables["OFP_DECIDER_DATABASE_URL"] = self.environment.decider_dsn(dsn)
+            variables["OFP_EXECUTOR_DATABASE_URL"] = self.environment.executor_dsn(dsn)
         output = self.environment.folder / "logs" / f"{name.replace(' ', '-').lower()}.log"
         child = stack.enter_context(Child(name, command, variables, output))
         self._children.append(child)

@@ -16,11 +16,13 @@ from psycopg import Connection
 
 from ofp_platform.offline.labels.label_columns import OBSERVED_TIME, ResolvedLabels
 from ofp_platform.offline.sources.store_outage import answering
+from ofp_platform.storage.governance_facts import append_facts_with, role_of
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.offline.build_intent import SourceClass
 from ofp_platform.vocabulary.offline.build_plan import LabelBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.offline.governance_fact import LabelsPublished
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.times import parse_time
 
@@ -38,6 +40,8 @@ _TAKE_OVER = f"""
     WHERE NOT EXISTS (SELECT FROM ofp.label_assertion AS known
                       WHERE (known.pins_digest, known.assertion_id) = (%(run)s, label.assertion_id))"""
 _NEXT = "SELECT coalesce(max(sequence) + 1, 0) FROM ofp.label_assertion WHERE pins_digest = %s"
+_TYPES = """
+    SELECT DISTINCT label_type FROM ofp.label_assertion WHERE pins_digest = %s AND sequence >= %s ORDER BY label_type"""
 _WITHOUT_CLASS = "SELECT EXISTS (SELECT FROM ofp.label_assertion_without_class WHERE pins_digest = %s)"
 _RESOLVED = """
     COPY (SELECT DISTINCT ON (event_class, event_id) event_class, event_id, value, observed_time, assertion_id
@@ -96,6 +100,7 @@ class LabelStore:
 
     def __init__(self, pool: Pool, context_pins: ContextPins) -> None:
         self._pool = pool
+        self._pins = context_pins
         self._run = pins_digest(context_pins)
 
     def append(
@@ -107,7 +112,8 @@ class LabelStore:
         """Append all of them or none, in one transaction. One that is there already stays as it is and counts as known.
 
         `admitted_at` gives the admission of an assertion, microseconds; without it, the time of the database. No assertion counts
-        as observed before its admission, whatever it states. `submitted_by`: the principal who sent them, if it was one.
+        as observed before its admission, whatever it states. `submitted_by`: the principal who sent them, if it was one. That
+        there are new ones, is a governance fact.
         """
         with answering(), self._pool.connection() as connection, connection.transaction():
             connection.execute("""
@@ -135,8 +141,22 @@ class LabelStore:
                             )
                         )
                 connection.execute(_ONE_AT_A_TIME, (self._run,))
-                new_count = cursor.execute(_TAKE_OVER, {"run": self._run, "next": self._next(connection)}).rowcount
+                first = self._next(connection)
+                new_count = cursor.execute(_TAKE_OVER, {"run": self._run, "next": first}).rowcount
+            if new_count:
+                self._tell(connection, first, first + new_count, submitted_by)
         return AppendReceipt(new_count, offered_count - new_count)
+
+    def _tell(self, connection: Connection[Any], first: int, behind: int, submitted_by: str | None) -> None:
+        rows = connection.execute(_TYPES, (self._run, first)).fetchall()
+        fact = LabelsPublished(
+            context_pins=self._pins,
+            first_sequence=first,
+            next_sequence=behind,
+            label_types=tuple(label_type for (label_type,) in rows),
+            actor=submitted_by or role_of(connection),
+        )
+        append_facts_with(connection, [fact])
 
     def next_sequence(self) -> int:
         """The number behind the newest assertion, of whatever type: all in front of it are known, and stay as they are.

@@ -45,6 +45,13 @@ class Counters:
         self.duplicates = Gauge("ofp_duplicates_total", "Records that were copies", registry=self.registry)
         self.late_events = Gauge("ofp_late_events_total", "Events from behind the horizon", registry=self.registry)
         self.anomalies = Gauge("ofp_anomalies_total", "Ids seen with another payload", registry=self.registry)
+        self.anomalies_by_class = Gauge(
+            "ofp_anomalies_by_class_total", "Ids seen with another payload", ["event_class"], registry=self.registry
+        )
+        self.build_requested = Gauge("ofp_build_requested_total", "Builds of the run that were asked for", registry=self.registry)
+        self.build_completed = Gauge("ofp_build_completed_total", "Builds of the run that are DONE", registry=self.registry)
+        self.build_failed = Gauge("ofp_build_failed", "Builds of the run that are FAILED now", ["reason"], registry=self.registry)
+        self.datasets_built = Gauge("ofp_datasets_built_total", "Datasets of the run that are published", registry=self.registry)
         self.apply_failures = Gauge(
             "ofp_apply_failures_total", "Records not applied, to any group or to some", ["reason"], registry=self.registry
         )

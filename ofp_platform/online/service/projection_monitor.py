@@ -17,6 +17,7 @@ from ofp_platform.online.projecting.continuous import driver_died, lag_of_driver
 from ofp_platform.online.projecting.epoch_barrier import holding_shards
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.service.graph_watch import GraphHealth, GraphWatch
+from ofp_platform.online.service.totals_watch import TotalsWatch
 from ofp_platform.online.serving.posture import (
     LOG_DOWN,
     NO_PROJECTION,
@@ -85,6 +86,7 @@ class ProjectionMonitor:
         self._archive_seen_at = -_ARCHIVE_SECONDS
         self._archive_lag: float | None = None
         self._objects_down = False
+        self._totals_watch = TotalsWatch(plane, counters)
         self._graph_watch = GraphWatch(plane, thresholds, monotonic())
         self.graph = GraphHealth()
         self._awaited = STORE_DOWN  # the reason, should what is read now not answer
@@ -176,6 +178,7 @@ class ProjectionMonitor:
         self._awaited = STORE_DOWN
         replica_seconds = self._read_replica(row, now)
         self.graph = self._graph_watch.look(row, now)
+        self._totals_watch.look(row.projection_id, now)
         clock_behind_seconds = clock_behind_us(self._plane.pool, row.stream_name) / MICROS_PER_SECOND
         self._counters.clock_behind.set(clock_behind_seconds)
         return Observation(

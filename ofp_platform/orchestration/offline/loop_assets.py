@@ -1,12 +1,13 @@
 """What follows from decisions as assets: actions, the audit log, cases; and the reconciliation of the loop, to the unit."""
 
+import time
 from collections.abc import Iterator
 
 import dagster as dg
 
 from ofp_platform.audit.database_view import database_view
 from ofp_platform.audit.tree_heads import AuditRefused
-from ofp_platform.audit.verification import verify_log
+from ofp_platform.audit.verification import Verification, verify_log
 from ofp_platform.decisions.event_reader import EventReader
 from ofp_platform.governance.loop_reconciliation import keep_reconciliation, reconcile_loop
 from ofp_platform.orchestration.log.event_assets import OWNERS
@@ -19,13 +20,16 @@ from ofp_platform.storage.case_entries import count_cases, count_conflicts, coun
 from ofp_platform.storage.decider_places import decided_span
 from ofp_platform.vocabulary.loop.action import ActionState
 from ofp_platform.vocabulary.loop.loop_reconciliation import LoopReconciliation
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
 
 ACTIONS = dg.AssetKey(["loop", "actions"])
 AUDIT_HEADS = dg.AssetKey(["loop", "audit_heads"])
 CASES = dg.AssetKey(["loop", "cases"])
 RECONCILIATION = dg.AssetKey(["loop", "reconciliation"])
+HEADS_FOLLOW = "heads_follow"
 NOTHING_UNKNOWN, LOG_WHOLE, LABELS_ANSWERED, BALANCES = "nothing_unknown", "log_whole", "labels_answered", "balances"
 _MOST_SHOWN = 20
+_MOST_HOURS = 2  # twice the pause of the schedule that appends
 
 
 @dg.asset(
@@ -66,7 +70,10 @@ def loop_actions(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.Material
 @dg.asset(
     key=AUDIT_HEADS,
     deps=[DECISIONS, ACTIONS],
-    description="The audit log with its signed heads, verified whole. `ofp audit append` makes leaves and heads.",
+    description=(
+        "The audit log with its signed heads, verified whole. `ofp audit append`, or the schedule `append_audit_hourly`, makes"
+        " leaves and heads."
+    ),
     group_name="loop",
     kinds={"postgres"},
     owners=OWNERS,
@@ -77,7 +84,12 @@ def loop_actions(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.Material
             asset=AUDIT_HEADS,
             blocking=True,
             description="Each leaf, node, root, head, signature and object is sound, and each record is as its leaf says.",
-        )
+        ),
+        dg.AssetCheckSpec(
+            HEADS_FOLLOW,
+            asset=AUDIT_HEADS,
+            description=f"No record waits for a head while the newest is more than {_MOST_HOURS} hours old: somebody appends.",
+        ),
     ],
 )
 def audit_heads(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.MaterializeResult[object]]:
@@ -107,7 +119,22 @@ def audit_heads(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.Materiali
         description="\n".join(fault.line for fault in verification.faults[:_MOST_SHOWN]) or None,
         metadata={"faults": len(verification.faults)},
     )
-    yield dg.MaterializeResult(metadata=metadata, check_results=[check], data_version=version)
+    follows = _heads_follow(verification, time.time())
+    yield dg.MaterializeResult(metadata=metadata, check_results=[check, follows], data_version=version)
+
+
+def _heads_follow(verification: Verification, now: float) -> dg.AssetCheckResult:
+    """Whether somebody appends to the log; `now`: seconds since 1970."""
+    waiting_count, head = sum(verification.pending.values()), verification.head
+    age_hours = None if head is None else (now - parse_time(head.at_utc) / MICROS_PER_SECOND) / 3600
+    stands_still = waiting_count > 0 and (age_hours is None or age_hours > _MOST_HOURS)
+    since = "there is no head" if age_hours is None else f"the newest head is {age_hours:,.1f} hours old"
+    return dg.AssetCheckResult(
+        check_name=HEADS_FOLLOW,
+        passed=not stands_still,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{waiting_count:,} records wait for a head, and {since}: `ofp audit append`" if stands_still else None,
+    )
 
 
 @dg.asset(

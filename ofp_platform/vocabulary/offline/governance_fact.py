@@ -1,5 +1,6 @@
 """Governance facts: builds that ended, datasets superseded, runs of Dagster that failed, ids adjudicated, packs put live,
-records of ingress sent again, steps in the life of bundles, modes of deciding changed, keys of the audit log handed on."""
+records of ingress sent again, steps in the life of bundles, modes of deciding changed, policies taken up, actions settled
+by hand, labels published, conflicts of the archive, keys of the audit log handed on."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from pydantic import Field, TypeAdapter
 
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome, QuarantineReason
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, Time
+from ofp_platform.vocabulary.model import Digest, Identifier, Model, Name, PolicyRev, Time
 from ofp_platform.vocabulary.offline.adjudication import Adjudication
 from ofp_platform.vocabulary.offline.build_receipt import BuildOutcome
 from ofp_platform.vocabulary.offline.build_refusal import Refusal
@@ -171,6 +172,56 @@ class PostureChanged(_Fact):
     at_utc: Time
 
 
+class ActionSettled(_Fact):
+    """An operator said whether an action was done that nobody else knew of."""
+
+    fact: Literal["action_settled"] = "action_settled"
+    context_pins: ContextPins
+    idempotency_key: Digest
+    attempt: Annotated[int, Field(ge=1)]
+    is_done: bool
+    action_type: Name
+    action_policy_rev: PolicyRev
+    actor: Identifier
+    reason: str = Field(min_length=1, max_length=1000)
+    at_utc: Time
+
+
+class PolicyInForce(_Fact):
+    """A policy was taken up that is another than the one before, of a run: by executors, or by the door."""
+
+    fact: Literal["policy_in_force"] = "policy_in_force"
+    context_pins: ContextPins
+    policy_kind: Literal["action_policy", "class_map"]
+    rev: str = Field(min_length=1, description="the digest of the policy, with its revision where it has one")
+    former_rev: str | None
+    former_fact: Digest | None = Field(description="of the fact about the policy before")
+    actor: str = Field(min_length=1, max_length=128, description="the database role that took it up")
+
+
+class LabelsPublished(_Fact):
+    """Assertions became part of the labels of a run, in one append."""
+
+    fact: Literal["labels_published"] = "labels_published"
+    context_pins: ContextPins
+    first_sequence: Count
+    next_sequence: Count = Field(description="behind the last of them")
+    label_types: tuple[str, ...] = Field(strict=False)
+    actor: str = Field(min_length=1, max_length=128, description="the principal who sent them, else the database role")
+
+
+class ArchiveConflictFound(_Fact):
+    """Log and archive have another content at positions of one segment: no training build takes that span."""
+
+    fact: Literal["archive_conflict"] = "archive_conflict"
+    stream_name: StreamName
+    partition_id: str = Field(min_length=1)
+    segment_path: str = Field(min_length=1)
+    positions: tuple[str, ...] = Field(strict=False, min_length=1, description="the first of those that were found at once")
+    position_count: Count
+    actor: str = Field(min_length=1, max_length=128, description="the database role that compared")
+
+
 GovernanceFact = (
     BuildCompleted
     | BuildFailed
@@ -182,9 +233,15 @@ GovernanceFact = (
     | BundleStepTaken
     | PostureChanged
     | AuditKeyRotated
+    | ActionSettled
+    | PolicyInForce
+    | LabelsPublished
+    | ArchiveConflictFound
 )
 FACT: TypeAdapter[GovernanceFact] = TypeAdapter(Annotated[GovernanceFact, Field(discriminator="fact")])
 FACTS = (
+    "action_settled",
+    "archive_conflict",
     "audit_key_rotated",
     "build_completed",
     "build_failed",
@@ -192,14 +249,16 @@ FACTS = (
     "bundle_step",
     "dagster_run_failed",
     "id_adjudicated",
+    "labels_published",
     "pack_operation",
+    "policy_in_force",
     "posture_changed",
     "quarantine_replayed",
 )
 
 
 def subject(fact: GovernanceFact) -> str:
-    """The build, the run, the operation, the bundle or the event id that a fact is about."""
+    """The id of what a fact is about: a build, a run, an operation, a bundle, an event, an action, a policy, or labels."""
     if isinstance(fact, PackOperation):
         return fact.operation_id
     if isinstance(fact, IdAdjudicated):
@@ -212,6 +271,14 @@ def subject(fact: GovernanceFact) -> str:
         return f"posture/{fact.sequence}"
     if isinstance(fact, AuditKeyRotated):
         return fact.to_key_id
+    if isinstance(fact, ActionSettled):
+        return fact.idempotency_key
+    if isinstance(fact, PolicyInForce):
+        return fact.rev
+    if isinstance(fact, LabelsPublished):
+        return f"labels/{fact.first_sequence}"
+    if isinstance(fact, ArchiveConflictFound):
+        return fact.segment_path
     return fact.run_id if isinstance(fact, RunFailed) else fact.request_id
 
 
@@ -233,6 +300,16 @@ def gist(fact: GovernanceFact) -> str:
             return _line(way, f"{fact.actor}: {'; '.join(fact.reasons)}")
         case AuditKeyRotated():
             return _line(f"{fact.from_key_id[:12]} -> {fact.to_key_id[:12]}", f"{fact.actor}: {fact.reason}")
+        case ActionSettled():
+            return _line(fact.action_type, "done" if fact.is_done else "not done", f"{fact.actor}: {fact.reason}")
+        case PolicyInForce():
+            return _line(fact.policy_kind, f"{fact.former_rev or 'none'} -> {fact.rev}", fact.actor)
+        case LabelsPublished():
+            count = fact.next_sequence - fact.first_sequence
+            return _line(", ".join(fact.label_types), f"{count:,} from {fact.first_sequence}", fact.actor)
+        case ArchiveConflictFound():
+            place = f"{fact.stream_name}/{fact.partition_id}/{fact.positions[0]}"
+            return _line(place, f"{fact.position_count:,} positions of {fact.segment_path}", fact.actor)
         case RunFailed():
             return _line(fact.job_name, fact.partition, *fact.reasons[:1] or (fact.error,))
         case BuildFailed():

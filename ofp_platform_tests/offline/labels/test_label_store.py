@@ -20,10 +20,12 @@ from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, OBSERVED_TIM
 from ofp_platform.offline.labels.label_leakage import check_no_leak
 from ofp_platform.offline.labels.label_store import AppendReceipt, LabelStore, as_observed
 from ofp_platform.storage.embedded import SUPERUSER, as_role
+from ofp_platform.storage.governance_facts import read_facts, role_of
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.offline.build_plan import BuildPolicy, LabelBasis
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
+from ofp_platform.vocabulary.offline.governance_fact import LabelsPublished
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.times import format_time
 from ofp_platform_tests.oracle.labels import label_row, resolve
@@ -156,6 +158,27 @@ def test_ids_may_come_in_chunks_and_large_strings(pool: Pool) -> None:
         of_payments(ids, np.full(2, START, np.int64))
 
 
+def published(pool: Pool, pins: ContextPins) -> list[tuple[int, int, str]]:
+    """First and next sequence of each publication of a run, and by whom; the newest first."""
+    facts = [recorded.fact for recorded in read_facts(pool, "labels_published", limit=1_000)]
+    own = [fact for fact in facts if isinstance(fact, LabelsPublished) and fact.context_pins == pins]
+    assert all(fact.label_types == ("fraud",) for fact in own)
+    return [(fact.first_sequence, fact.next_sequence, fact.actor) for fact in own]
+
+
+def test_a_publication_is_a_fact_and_a_repetition_is_none(pool: Pool) -> None:
+    pins = new_run()
+    store = LabelStore(pool, pins)
+    store.append([assertion("e-1", 0), assertion("e-2", 0)], as_observed, submitted_by="ann")
+    store.append([assertion("e-1", 0)], as_observed, submitted_by="bob")
+    store.append([])
+    assert published(pool, pins) == [(0, 2, "ann")]
+    store.append([assertion("e-1", 0), assertion("e-3", 0)], as_observed)
+    with pool.connection() as connection:
+        role = role_of(connection)
+    assert published(pool, pins) == [(2, 3, role), (0, 2, "ann")]
+
+
 def test_an_append_is_idempotent(pool: Pool) -> None:
     store = LabelStore(pool, new_run())
     first = [assertion("e-1", 0), assertion("e-2", 0), assertion("e-1", 0)]
@@ -171,7 +194,8 @@ def test_an_append_is_idempotent(pool: Pool) -> None:
 
 
 def test_a_failed_append_leaves_nothing(pool: Pool) -> None:
-    store = LabelStore(pool, new_run())
+    pins = new_run()
+    store = LabelStore(pool, pins)
 
     def broken() -> Iterator[LabelAssertion]:
         yield assertion("e-1", 0)
@@ -180,6 +204,7 @@ def test_a_failed_append_leaves_nothing(pool: Pool) -> None:
     with pytest.raises(RuntimeError, match="the file ends here"):
         store.append(broken(), as_observed)
     assert store.assertions("fraud").num_rows == 0
+    assert published(pool, pins) == []
 
 
 def test_another_run_has_other_labels(pool: Pool) -> None:

@@ -18,17 +18,26 @@ from ofp_platform.decisions.event_reader import EventReader
 from ofp_platform.decisions.in_force import InForce
 from ofp_platform.decisions.ready_bundles import ReadyBundles
 from ofp_platform.online.plane import Plane
+from ofp_platform.orchestration.offline import loop_assets
 from ofp_platform.orchestration.offline.decision_assets import loop_decisions, loop_what_if
-from ofp_platform.orchestration.offline.loop_assets import audit_heads, loop_actions, loop_cases, loop_reconciliation
+from ofp_platform.orchestration.offline.loop_assets import (
+    HEADS_FOLLOW,
+    audit_heads,
+    loop_actions,
+    loop_cases,
+    loop_reconciliation,
+)
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.storage.bundle_events import append_bundle_event
 from ofp_platform.storage.case_entries import OfferedEntry, append_entries
+from ofp_platform.storage.governance_facts import append_facts
 from ofp_platform.vocabulary.loop.bundle import BundleEvent, BundleStep, Slot
 from ofp_platform.vocabulary.loop.case import CaseEvent, CaseTrigger, StatedEvidence, Triggered
 from ofp_platform.vocabulary.loop.posture import Mode
 from ofp_platform_tests.decisions.conftest import DECIDED_AT, make_bundle, publish
 from ofp_platform_tests.decisions.test_decider import Held, posture
 from ofp_platform_tests.oracle.simulated_log import append, profile, write_profile
+from ofp_platform_tests.orchestration.offline.test_audit_schedule import FACT
 
 LOOP = {
     "control_stream": "control",
@@ -60,9 +69,10 @@ def look(plane: Plane, dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     return run
 
 
-def check_of(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
-    (evaluation,) = result.get_asset_check_evaluations()
-    return evaluation
+def check_of(result: dg.ExecuteInProcessResult, name: str | None = None) -> dg.AssetCheckEvaluation:
+    """The check of that name; without one, the first of the asset."""
+    evaluations = [one for one in result.get_asset_check_evaluations() if name in (None, one.check_name)]
+    return next(one for one in evaluations if name is not None or one.check_name != HEADS_FOLLOW)
 
 
 def metadata_of(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
@@ -184,6 +194,20 @@ def test_the_sums_balance_when_all_is_there_and_name_what_is_not(plane: Plane, l
     assert not less.passed
     assert "1 events without a decision: " in str(less.description)
     assert not check_of(look(audit_heads)).passed
+
+
+def test_an_audit_log_that_nobody_appends_to_is_told(plane: Plane, look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    decide(plane)
+    without_head = check_of(look(audit_heads), HEADS_FOLLOW)
+    assert (without_head.passed, without_head.blocking) == (False, False)
+    assert "and there is no head: `ofp audit append`" in str(without_head.description)
+    append_records(plane.pool, plane.objects, KEY, now)
+    assert check_of(look(audit_heads), HEADS_FOLLOW).passed
+    monkeypatch.setattr(loop_assets, "_MOST_HOURS", -1)
+    assert check_of(look(audit_heads), HEADS_FOLLOW).passed  # however old, nothing waits
+    append_facts(plane.pool, [FACT])
+    assert "1 records wait for a head" in str(check_of(look(audit_heads), HEADS_FOLLOW).description)
+    assert "hours old" in str(check_of(look(audit_heads), HEADS_FOLLOW).description)
 
 
 def test_cases_are_counted_and_a_contradiction_is_told(plane: Plane, look: Look) -> None:
