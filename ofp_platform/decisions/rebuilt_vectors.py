@@ -18,7 +18,7 @@ class TriedVector(Protocol):
 
     @property
     def changes(self) -> Causes:
-        """The changes that there may be in it; none: it is the recorded one whatever is changed."""
+        """The changes that there are in it; changes of what is known that leave it as it was, all together, are none."""
         ...
 
     def values(self, changed: Causes) -> KeyValues | None:

@@ -40,6 +40,7 @@ class Flip:
 
     decision_id: str
     event_id: str
+    as_of_time_utc: str
     before: Outcome
     after: Outcome
     score_before: str | None
@@ -84,6 +85,15 @@ class WhatIfTally:
     def by_cause(self) -> Counter[Cause]:
         """How many flips each cause has a part in."""
         return Counter(cause for flip in self.flips for cause in flip.causes)
+
+    @property
+    def by_day(self) -> dict[str, Counter[str]]:
+        """Flips by the day of the event and what does it: the cause, or `several`."""
+        days: dict[str, Counter[str]] = {}
+        for flip in self.flips:
+            name = flip.causes[0].value if len(flip.causes) == 1 else "several"
+            days.setdefault(flip.as_of_time_utc[:10], Counter())[name] += 1
+        return days
 
     @property
     def cause_rows(self) -> list[tuple[str, int, int]]:
@@ -193,6 +203,7 @@ class WhatIf:
             Flip(
                 decision_id=decision.decision_id,
                 event_id=decision.event.event_id,
+                as_of_time_utc=decision.content["as_of_time_utc"],
                 before=recorded_outcome,
                 after=verdict.outcome,
                 score_before=decision.content.get("score"),

@@ -70,7 +70,7 @@ DOORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "decider show": ("auditor", ()),
     "decision replay": ("auditor", ()),
     "decision show": ("auditor", (HASH,)),
-    "decision whatif": ("auditor", ("--mode", "HOLD")),
+    "decision whatif": ("auditor", ("--as-known-now",)),
     "governance list": ("auditor", ()),
     "governance reconcile": ("auditor", ()),
     "id list": ("offline", ()),

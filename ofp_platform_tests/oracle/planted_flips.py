@@ -78,9 +78,9 @@ def ready_bundle(
     return ReadyBundle(Bundle.model_validate(content), model)
 
 
-def amendment(event_id: str, of: Mapping[str, Any], second: int, **payload: Any) -> dict[str, Any]:
-    """A payment that stands in place of another one from a second on."""
-    amends = {"event_class": "payment", "event_id": of["event_id"], "ts_utc": of["ts_utc"], "kind": "replace"}
+def amendment(event_id: str, of: Mapping[str, Any], second: int, kind: str = "replace", **payload: Any) -> dict[str, Any]:
+    """A payment that stands in place of another one from a second on, or voids it."""
+    amends = {"event_class": "payment", "event_id": of["event_id"], "ts_utc": of["ts_utc"], "kind": kind}
     return {**envelope("payment", event_id, second * SECOND, {**of["payload"], **payload}), "amends": amends}
 
 

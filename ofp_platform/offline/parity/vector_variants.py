@@ -23,7 +23,7 @@ from ofp_platform.offline.parity.correction_ledger import differs
 from ofp_platform.offline.parity.other_pack import OtherPack
 from ofp_platform.offline.parity.parity import Comparer, ParityRuns, RunKey, resolution_of
 from ofp_platform.offline.parity.parity_anchor import NotComparable, ParityAnchor, ServedSnapshot
-from ofp_platform.offline.parity.rebuilding import QuestionAt, Rebuilder
+from ofp_platform.offline.parity.rebuilding import EvaluatedQuestions, QuestionAt, Rebuilder
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.errors import ContractError
 from ofp_platform.vocabulary.loop.flip_cause import Cause, NotRebuilt
@@ -32,6 +32,8 @@ from ofp_platform.vocabulary.serving import GraphVersion
 
 Int64s = npt.NDArray[np.int64]
 Causes = frozenset[Cause]
+_NOTHING: Causes = frozenset()
+_FEATURE: Causes = frozenset({Cause.FEATURE})
 KNOWN_LATER: Causes = frozenset({Cause.DATA_LATE_EVENT, Cause.DATA_AMENDMENT, Cause.DATA_LINK, Cause.CAUSAL_READ})
 
 
@@ -43,12 +45,6 @@ class Otherwise:
     later: Basis | None = None
     later_graph: GraphVersion | None = None
     other_pack: RunKey | None = None
-
-    @property
-    def causes(self) -> Causes:
-        """The changes that it can make in a vector."""
-        of_pack: Causes = frozenset() if self.other_pack is None else frozenset({Cause.FEATURE})
-        return of_pack | (frozenset() if self.later is None else KNOWN_LATER)
 
 
 class Reach(NamedTuple):
@@ -101,7 +97,8 @@ class Side(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class VectorVariant:
-    """The vector of one decision. `changes`: those that there may be in it; `own`: under its pack, `other`: under the other one,
+    """The vector of one decision. `changes`: those that there are in it: of what is known later, only where all of it gives other
+    values (a late event that was voided since is no change); `own`: under its pack, `other`: under the other one,
     if there is one; `known`: hashed bytes that were computed already, by changes."""
 
     changes: Causes
@@ -116,9 +113,26 @@ class VectorVariant:
             if changed not in self.known:
                 side = self.other if self.other is not None and Cause.FEATURE in changed else self.own
                 self.known[changed] = side.hashed_bytes(changed)
-            hashed_bytes = self.known[changed]
-            self._values[changed] = None if hashed_bytes is None else orjson.loads(hashed_bytes)["values"]
+            self._values[changed] = _values(self.known[changed])
         return self._values[changed]
+
+
+class _Encoded(NamedTuple):
+    """The hashed bytes of an answer with what was known, and with what is known later; None: a value cannot be served."""
+
+    recorded: bytes | None
+    later: bytes | None
+
+    @property
+    def is_other_later(self) -> bool:
+        """Whether the values are others later: of freshness nothing is asked."""
+        if self.recorded is self.later:
+            return False
+        return _values(self.recorded) != _values(self.later)
+
+
+def _values(hashed_bytes: bytes | None) -> list[dict[str, Any]] | None:
+    return None if hashed_bytes is None else orjson.loads(hashed_bytes)["values"]
 
 
 class _Asked(NamedTuple):
@@ -183,29 +197,45 @@ class VectorVariants:
     def _rebuild(self, rebuilder: Rebuilder, items: Sequence[_Asked]) -> Iterable[VectorVariant | NotRebuilt]:
         """The vectors of decisions of one pack."""
         own_sides = self._sides(rebuilder, [item.question for item in items], items)
-        then = rebuilder.evaluate([side.question for side in own_sides], np.stack([side.reach.recorded for side in own_sides]))
-        recorded_bytes = rebuilder.encode([side.question for side in own_sides], then)
-        other_sides: list[Side] | None = None
-        if self.otherwise.other_pack is None:
-            whole_sides, whole_rebuilder = own_sides, rebuilder
-        else:
-            whole_rebuilder = self._comparer.rebuilder(self.otherwise.other_pack)
+        own_bytes = self._encode(rebuilder, own_sides)
+        other_sides: Sequence[Side | None] = [None] * len(items)
+        other_bytes: Sequence[_Encoded | None] = [None] * len(items)
+        if self.otherwise.other_pack is not None:
+            other_rebuilder = self._comparer.rebuilder(self.otherwise.other_pack)
             other_questions = [item.other_question for item in items if item.other_question is not None]
-            whole_sides = other_sides = self._sides(whole_rebuilder, other_questions, items)
-        whole_questions = [side.later_question for side in whole_sides]
-        later = whole_rebuilder.evaluate(whole_questions, np.stack([side.reach.later for side in whole_sides]))
-        whole_bytes = whole_rebuilder.encode(whole_questions, later)
-        for place, item in enumerate(items):
-            before, after = recorded_bytes[place], whole_bytes[place]
-            if not isinstance(before, bytes) or sha256_hex(before) != item.snapshot_hash:
+            other_sides = sides = self._sides(other_rebuilder, other_questions, items)
+            other_bytes = self._encode(other_rebuilder, sides)
+        for item, own_side, own, other_side, other in zip(items, own_sides, own_bytes, other_sides, other_bytes, strict=True):
+            if own.recorded is None or sha256_hex(own.recorded) != item.snapshot_hash:
                 yield NotRebuilt("REBUILD_DIFFERS", "the log does not give the recorded hash: `ofp parity run`")
                 continue
-            is_same = other_sides is None and not differs(then, later, place, len(item.question.question.keys))
-            changes: Causes = frozenset() if is_same else self.otherwise.causes
-            known: dict[Causes, bytes | None] = {frozenset(): before}
-            if changes:
-                known[changes] = after if isinstance(after, bytes) else None
-            yield VectorVariant(changes, own_sides[place], None if other_sides is None else other_sides[place], known)
+            known = {_NOTHING: own.recorded, **({} if other is None else {_FEATURE: other.recorded})}
+            if own.is_other_later or (other is not None and other.is_other_later):
+                known |= {KNOWN_LATER: own.later, **({} if other is None else {KNOWN_LATER | _FEATURE: other.later})}
+            yield VectorVariant(frozenset().union(*known), own_side, other_side, known)
+
+    def _encode(self, rebuilder: Rebuilder, sides: Sequence[Side]) -> list[_Encoded]:
+        """The bytes of each question with what was known, and with what is known later."""
+        questions = [side.question for side in sides]
+        then = rebuilder.evaluate(questions, np.stack([side.reach.recorded for side in sides]))
+        recorded_bytes = rebuilder.encode(questions, then)
+        later_bytes = list(recorded_bytes)
+        if self.otherwise.later is not None:
+            later_questions = [side.later_question for side in sides]
+            later = rebuilder.evaluate(later_questions, np.stack([side.reach.later for side in sides]))
+            numbers = [number for number, one in enumerate(questions) if differs(then, later, number, len(one.question.keys))]
+            differing = EvaluatedQuestions(
+                [later.rows[number] for number in numbers],
+                [later.entity_rows[number] for number in numbers],
+                [later.watermarks[number] for number in numbers],
+            )
+            differing_bytes = rebuilder.encode([later_questions[number] for number in numbers], differing)
+            for number, encoded in zip(numbers, differing_bytes, strict=True):
+                later_bytes[number] = encoded
+        return [
+            _Encoded(*(encoded if isinstance(encoded, bytes) else None for encoded in pair))
+            for pair in zip(recorded_bytes, later_bytes, strict=True)
+        ]
 
     def _sides(self, rebuilder: Rebuilder, questions: Sequence[QuestionAt], items: Sequence[_Asked]) -> list[Side]:
         knowledge = rebuilder.run.knowledge

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from ofp_platform.orchestration.range_plot import as_markdown
 
 GOOD, BAD, UNKNOWN = "#4f6bed", "#d1495b", "#b8bfcc"
+COLOURS = (GOOD, BAD, "#2a9d8f", "#e9a03b", "#7b5ea7", "#8c6d4f", "#3d8bb8", "#a3b552", "#5c6470")
 _TICKS = 4
 
 
@@ -36,6 +37,17 @@ def parity_by_day(days: Mapping[str, Mapping[str, int]]) -> dg.MarkdownMetadataV
     outcomes = (("MATCH", GOOD), ("MISMATCH", BAD), ("UNCHECKABLE", UNKNOWN))
     series = {outcome: ([days[day].get(outcome, 0) for day in ordered_days], colour) for outcome, colour in outcomes}
     return _stacked(ordered_days, series, "decisions", "parity of served and rebuilt vectors, by the day of the decision's as-of")
+
+
+def flips_by_day(days: Mapping[str, Mapping[str, int]]) -> dg.MarkdownMetadataValue:
+    """Flipped decisions of each day as bars, by cause. `days`: day to cause to count."""
+    ordered_days = sorted(days)
+    causes = sorted({cause for counts in days.values() for cause in counts})
+    series = {
+        cause: ([days[day].get(cause, 0) for day in ordered_days], COLOURS[place % len(COLOURS)])
+        for place, cause in enumerate(causes)
+    }
+    return _stacked(ordered_days, series, "decisions", "flips by cause, by the day of the event")
 
 
 def counts_by_name(counts: Mapping[str, int], unit: str, title: str) -> dg.MarkdownMetadataValue:

@@ -2,23 +2,27 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 
+from ofp_platform.cli.offline.other_vectors import other_registry, other_vectors
 from ofp_platform.decisions.decided_span import DecidedRun, DecisionsUnread, PastDecision
 from ofp_platform.decisions.ready_bundles import ReadyBundles
 from ofp_platform.decisions.redeciding import ReplayTally, redecide
-from ofp_platform.decisions.what_if import Alternative, WhatIf
+from ofp_platform.decisions.what_if import Alternative, WhatIf, WhatIfTally
 from ofp_platform.online.plane import Plane
 from ofp_platform.orchestration.log.event_assets import OWNERS
-from ofp_platform.orchestration.offline.build_plots import counts_by_name
+from ofp_platform.orchestration.offline.build_plots import counts_by_name, flips_by_day
 from ofp_platform.orchestration.offline.bundle_assets import CONTROL_BUNDLES
 from ofp_platform.orchestration.online.projection_assets import PROJECTION
 from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
 from ofp_platform.orchestration.resources import PlaneResource
+from ofp_platform.registry.pack_text import PackErrors
 from ofp_platform.storage.bundle_events import BundleDamaged
 from ofp_platform.vocabulary.loop.bundle import bundle_named
 from ofp_platform.vocabulary.loop.posture import Mode
+from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
 
 DECISIONS = dg.AssetKey(["loop", "decisions"])
 WHAT_IF = dg.AssetKey(["loop", "what_if"])
@@ -27,10 +31,13 @@ _MOST_SHOWN = 20
 
 
 class WhatIfConfig(dg.Config):
-    """What is otherwise: a published bundle, NAME/DIGEST, a mode, or both."""
+    """What is otherwise: a published bundle, NAME/DIGEST; a mode; a pack, by the digest of a published one or the name of a
+    shipped one; all that is known now; or several of these."""
 
     bundle: str = ""
     mode: str = ""
+    pack: str = ""
+    as_known_now: bool = False
 
 
 @dg.asset(
@@ -89,12 +96,12 @@ def loop_decisions(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.Materi
 @dg.asset(
     key=WHAT_IF,
     deps=[DECISIONS],
-    description="Which decisions another bundle or mode would have flipped, on the vectors that were served, and which part of it"
-    " flips each. Nothing is written or done.",
+    description="Which decisions another bundle, mode or pack would have flipped, or what is known by now, and which change flips"
+    " each. Nothing is written or done.",
     group_name="loop",
     kinds={"postgres"},
     owners=OWNERS,
-    code_version="1",
+    code_version="2",
     check_specs=[
         dg.AssetCheckSpec(ALL_TOLD, asset=WHAT_IF, description="Of each decision it can be told what it would have been.")
     ],
@@ -102,39 +109,54 @@ def loop_decisions(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.Materi
 def loop_what_if(config: WhatIfConfig, plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.MaterializeResult[object]]:
     """Decide otherwise."""
     with plane.open("auditor") as opened_plane:
-        load = ReadyBundles(opened_plane.objects).load
         try:
-            ref, mode = bundle_named(config.bundle) if config.bundle else None, Mode(config.mode) if config.mode else None
-            if ref is None and mode is None:
-                raise ValueError("say what is otherwise: a bundle, a mode, or both")
-            trial = WhatIf(Alternative(None if ref is None else load(ref), mode), load)
-            for page in _decided_run(opened_plane).pages():
-                trial.look_at(page)
-        except (ValueError, BundleDamaged, DecisionsUnread) as error:
+            tally = _try_otherwise(config, opened_plane, plane.environment().folder)
+        except (ValueError, PackErrors, BundleDamaged, DecisionsUnread) as error:
             raise dg.Failure(str(error), allow_retries=False) from None
-    tally = trial.tally
-    looked_at = tally.same + len(tally.flips) + tally.untold.total()
-    if not looked_at:
+        except BuildRefused as refused:
+            raise dg.Failure(str(refused), allow_retries=refused.retryable) from None
+    if not tally.looked_at:
         raise dg.Failure("the plane has decided on nothing in the run of the profile: `ofp decider run`", allow_retries=False)
-    changes = {f"{before} to {after}": count for (before, after), count in tally.by_change.items()}
     rows = [
         (flip.event_id, f"{flip.before} to {flip.after}", ", ".join(flip.causes), flip.score_before, flip.score_after)
         for flip in tally.flips[:_MOST_SHOWN]
     ]
     metadata: Metadata = {
-        "dagster/row_count": looked_at,
+        "dagster/row_count": tally.looked_at,
         "same": tally.same,
         "flips": len(tally.flips),
-        "by_cause": markdown_table(["cause", "flips"], sorted(tally.by_cause.items())),
+        "by_cause": markdown_table(["cause", "flips", "alone"], tally.cause_rows),
         "first_flips": markdown_table(["event", "change", "causes", "score before", "score after"], rows),
     }
-    if changes:
+    if tally.flips:
+        changes = {f"{before} to {after}": count for (before, after), count in tally.by_change.items()}
         metadata["changes"] = counts_by_name(changes, "decisions", "flips by change")
+        metadata["causes"] = counts_by_name({name: count for name, count, _ in tally.cause_rows}, "decisions", "flips by cause")
+        metadata["causes_by_day"] = flips_by_day(tally.by_day)
+    if tally.untold_decisions:
+        head = ["event", "reason", "detail"]
+        untold_rows = [(one.event_id, one.reason, one.detail) for one in tally.untold_decisions[:_MOST_SHOWN]]
+        metadata["first_untold"] = markdown_table(head, untold_rows)
     untold = [f"{count:,}: {reason}" for reason, count in sorted(tally.untold.items())]
     check = dg.AssetCheckResult(
         check_name=ALL_TOLD, passed=not untold, severity=dg.AssetCheckSeverity.WARN, description="\n".join(untold) or None
     )
     yield dg.MaterializeResult(metadata=metadata, check_results=[check])
+
+
+def _try_otherwise(config: WhatIfConfig, plane: Plane, folder: Path) -> WhatIfTally:
+    """Raises as its parts do; ValueError: what is said of what is otherwise cannot be used."""
+    load = ReadyBundles(plane.objects).load
+    mode = Mode(config.mode) if config.mode else None
+    bundle = load(bundle_named(config.bundle)) if config.bundle else None
+    if bundle is None and mode is None and not config.pack and not config.as_known_now:
+        raise ValueError("say what is otherwise: a bundle, a mode, a pack, all that is known now, or several")
+    registry = other_registry(plane, config.pack, bundle) if config.pack else None
+    with other_vectors(plane, folder, as_known_now=config.as_known_now, pack=registry) as vectors:
+        trial = WhatIf(Alternative(bundle, mode, vectors), load)
+        for page in _decided_run(plane).pages():
+            trial.look_at(page)
+    return trial.tally
 
 
 def _decided_run(plane: Plane) -> DecidedRun:
@@ -154,5 +176,5 @@ decisions_job = dg.define_asset_job(
     "replay_decisions", dg.AssetSelection.assets(DECISIONS), description="Make the plane's own decisions again, bit for bit."
 )
 what_if_job = dg.define_asset_job(
-    "what_if", dg.AssetSelection.assets(WHAT_IF), description="Show which decisions another bundle or mode would have flipped."
+    "what_if", dg.AssetSelection.assets(WHAT_IF), description="Show which decisions would have been others otherwise, and why."
 )

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,11 +18,14 @@ from ofp_platform.cli.demo.loop_steps import loop_profile
 from ofp_platform.cli.demo.through_door import stream_world
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.processes import Child, ofp_command
+from ofp_platform.online.plane import Plane
 from ofp_platform.telemetry.trace_ids import PARENTS, Stage
 from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
 from ofp_platform.vocabulary.profile import Profile
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time, parse_time
 from ofp_platform_tests.api.keys import KEY, write_principals
 from ofp_platform_tests.cli.program import Outcome, call
+from ofp_platform_tests.oracle.simulated_log import pack_with
 from ofp_platform_tests.telemetry.recorded_spans import RecordedSpans, recording
 
 
@@ -78,7 +82,92 @@ def put_in_force(run: Site, mode: str) -> None:
     assert run("posture", "hold", mode, "--reason", "begin").code == 0
 
 
-def test_from_a_bundle_in_force_to_sums_that_balance(run: Site, tmp_path: Path) -> None:
+CARD_ACTIVITY = """  - name: card_activity
+    version: v1
+    key_type: card
+    ttl_seconds: 604800
+    features:
+      - {name: count_5m, aggregation: count, events: [card_payment], window: 5m}
+"""
+
+
+def longer(version: str) -> str:
+    """The same group in that version, with a longer window."""
+    return CARD_ACTIVITY.replace("version: v1", f"version: {version}").replace("window: 5m", "window: 7d")
+
+
+def otherwise(run: Site, *options: str) -> dict[str, Any]:
+    outcome = run("decision", "whatif", *options, "--json")
+    assert outcome.code == 0, outcome
+    told: dict[str, Any] = json.loads(outcome.out)
+    assert told["same"] + len(told["flips"]) + len(told["untold_decisions"]) == told["decisions"]
+    return told
+
+
+def try_other_vectors(run: Site, dsn: str, tmp_path: Path, bundle: str) -> None:
+    """With what is known now, and with other features."""
+    as_decided = otherwise(run, "--as-known-now")
+    assert (as_decided["flips"], as_decided["untold"]) == ([], {})
+    late = late_events(run, dsn)
+    known_now = otherwise(run, "--as-known-now")
+    assert known_now["by_cause"] == {"DATA_LATE_EVENT": len(known_now["flips"])}
+    assert late in {(flip["event_id"], flip["before"], flip["after"]) for flip in known_now["flips"]}
+    shown = run("decision", "whatif", "--as-known-now").out
+    assert "cause            flips  alone" in shown
+
+    pack = str(pack_with(tmp_path, [(CARD_ACTIVITY, longer("v2"))]))
+    by_feature = otherwise(run, "--pack", pack)
+    assert by_feature["by_cause"] == {"FEATURE": len(by_feature["flips"])}
+    assert len(by_feature["flips"]) > 0
+    both = otherwise(run, "--pack", pack, "--as-known-now", "--bundle", bundle, "--mode", "HOLD")
+    assert set(both["by_cause"]) == {"DATA_LATE_EVENT", "FEATURE", "POSTURE"}
+    assert otherwise(run, "--pack", "card_payments")["flips"] == []
+
+    def refused(*options: str) -> str:
+        return run("decision", "whatif", *options).refused()
+
+    assert "cannot be read: No such file" in refused("--pack", str(tmp_path / "gone.yaml"))
+    assert f"no pack of digest {'1' * 64} is published here" in refused("--pack", "1" * 64)
+    redefined = str(pack_with(tmp_path, [(CARD_ACTIVITY, longer("v1"))], revision=3))
+    assert "group card_activity v1 was published with another content" in refused("--pack", redefined)
+    renamed = str(pack_with(tmp_path, [(CARD_ACTIVITY, CARD_ACTIVITY.replace("card_activity", "activity_of_cards"))], revision=4))
+    unfit = refused("--pack", renamed, "--bundle", bundle)
+    assert "cannot decide on its features: pack card_payments revision 4 has nothing for card_activity v1" in unfit
+    nothing = run("decision", "whatif", "--pack", renamed, "--limit", "3")
+    assert (nothing.code, "of no decision it can be told" in nothing.err) == (1, True)
+    assert "3 cannot be told: GROUP_VERSION_MISSING" in nothing.out
+
+
+def late_events(run: Site, dsn: str) -> tuple[str, str, str]:
+    """Let two payments right before an approved one become known; its id, and what it would have been."""
+    with Plane.open(run.profile, dsn) as plane:
+        with plane.pool.connection() as connection:
+            rows = connection.execute("SELECT content FROM ofp.decision_record ORDER BY decision_id").fetchall()
+        approved = next(
+            record
+            for (content,) in rows
+            if (record := DecisionRecord.model_validate_json(content)).outcome.value == "approve" and record.vector is not None
+        )
+        at = approved.event_position
+        batch = plane.log.read(at.partition_id, None, 10_000)
+        [place] = [index for index, offset in enumerate(batch.offsets) if offset == at.offset]
+        payload, time = json.loads(batch.payloads[place]), parse_time(approved.as_of_time_utc)
+        head = {"event_type": approved.event_type, "schema_version": batch.schema_versions[place]}
+        late = [
+            {
+                "event_id": f"late-{number}",
+                **head,
+                "ts_utc": format_time(time - number * MICROS_PER_SECOND),
+                **run.profile.context_pins.wire(),
+                "payload": payload,
+            }
+            for number in (1, 2)
+        ]
+        assert not plane.log.append(late).refusals
+    return approved.event_id, "approve", "review"
+
+
+def test_from_a_bundle_in_force_to_sums_that_balance(run: Site, dsn: str, tmp_path: Path) -> None:
     decide = ("decider", "run", "--once", "--url", "ADDRESS")
     assert "nothing is decided on yet" in run("decider", "show").out
     assert run("decider", "show").code == 1
@@ -107,6 +196,7 @@ def test_from_a_bundle_in_force_to_sums_that_balance(run: Site, tmp_path: Path) 
     same = json.loads(run("decision", "whatif", "--bundle", f"card_payments/{digest}", "--json").out)
     assert (same["flips"], same["same"]) == ([], replayed["decisions"])
     assert "NAME/DIGEST" in run("decision", "whatif", "--bundle", "card_payments").refused()
+    try_other_vectors(run, dsn, tmp_path, f"card_payments/{digest}")
     one = held["flips"][0]["decision_id"]
     told = run("decision", "show", one)
     assert (told.code, told.out.splitlines()[-1]) == (0, "MATCH")

@@ -170,8 +170,25 @@ def test_what_another_mode_would_have_decided(plane: Plane, look: Look) -> None:
     assert f"| POSTURE | {count} |" in metadata_of(held)["by_cause"]
     assert "say what is otherwise" in failure_of(look(loop_what_if, mode=""))
     assert "a bundle is named NAME/DIGEST" in failure_of(look(loop_what_if, bundle="velocity"))
+    shown = metadata_of(held)
+    assert "| review to decline |" not in shown["by_cause"]
+    assert all("data:image/png" in shown[plot] for plot in ("changes", "causes", "causes_by_day"))
     gone = f"velocity/{'1' * 64}"
     assert "is not in" in failure_of(look(loop_what_if, bundle=gone))
+
+
+def test_what_would_have_been_decided_on_other_vectors(plane: Plane, look: Look) -> None:
+    count = decide(plane)
+    for config in ({"as_known_now": True}, {"pack": "card_payments"}):
+        result = look(loop_what_if, **config)
+        assert (metadata_of(result)["same"], metadata_of(result)["flips"]) == (count, 0)  # none of them asked for a vector
+        assert check_of(result).passed
+    raised = look(loop_what_if, mode="NORMAL", as_known_now=True)
+    assert check_of(raised).description == f"{count:,}: OTHER_GROUPS"
+    assert "| OTHER_GROUPS |" in metadata_of(raised)["first_untold"]
+    assert "causes" not in metadata_of(raised)
+    assert "a pack is named by the digest of a published one" in failure_of(look(loop_what_if, pack="packs/mine.yaml"))
+    assert f"no pack of digest {'1' * 64}" in failure_of(look(loop_what_if, pack="1" * 64))
 
 
 def test_the_sums_balance_when_all_is_there_and_name_what_is_not(plane: Plane, look: Look) -> None:
