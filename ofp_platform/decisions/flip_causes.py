@@ -17,12 +17,12 @@ def flip_causes(changes: Sequence[Cause], flips: Callable[[frozenset[Cause]], bo
     alone = [cause for cause in changes if flips(frozenset({cause}))]
     if alone:
         return tuple(alone)
-    everything = frozenset(changes)
-    needed = [cause for cause in changes if not flips(everything - {cause})]
-    if needed:
-        return tuple(needed)
+    all_changes = frozenset(changes)
+    needed_causes = [cause for cause in changes if not flips(all_changes - {cause})]
+    if needed_causes:
+        return tuple(needed_causes)
     for size in range(2, len(changes)):
-        enough = [one for one in combinations(changes, size) if flips(frozenset(one))]
-        if enough:
-            return tuple(cause for cause in changes if any(cause in one for one in enough))
+        flipping_sets = [causes for causes in combinations(changes, size) if flips(frozenset(causes))]
+        if flipping_sets:
+            return tuple(cause for cause in changes if any(cause in causes for causes in flipping_sets))
     return tuple(changes)

@@ -21,7 +21,7 @@ class TriedVector(Protocol):
         """The changes that there are in it; changes of what is known that leave it as it was, all together, are none."""
         ...
 
-    def values(self, changed: Causes) -> KeyValues | None:
+    def values(self, chosen_changes: Causes) -> KeyValues | None:
         """The vector with these changes, some of `changes`; None: it cannot be computed."""
         ...
 
@@ -42,6 +42,6 @@ class ServedVector:
     def __init__(self, decision: PastDecision) -> None:
         self._by_key = decision.by_key or []
 
-    def values(self, changed: Causes) -> KeyValues:
+    def values(self, chosen_changes: Causes) -> KeyValues:
         """As it was served."""
         return self._by_key

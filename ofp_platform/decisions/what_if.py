@@ -74,7 +74,7 @@ class WhatIfTally:
     @property
     def untold(self) -> Counter[str]:
         """How many cannot be told, by reason."""
-        return Counter(one.reason for one in self.untold_decisions)
+        return Counter(untold.reason for untold in self.untold_decisions)
 
     @property
     def by_change(self) -> Counter[tuple[Outcome, Outcome]]:
@@ -103,7 +103,7 @@ class WhatIfTally:
 
 
 class _Deciding(NamedTuple):
-    """What decides: rules and model of a bundle each, and the mode."""
+    """Rules and model of a bundle each, and the mode: all that decides."""
 
     rules: ReadyBundle
     model: ReadyBundle
@@ -136,12 +136,14 @@ class _Trial(NamedTuple):
     @property
     def changes(self) -> tuple[Cause, ...]:
         """All that is changed, in the order of the causes."""
-        changed = {cause for cause, name in _FIELDS.items() if getattr(self.was, name) is not getattr(self.instead, name)}
-        return tuple(cause for cause in Cause if cause in changed or cause in self.vector.changes)
+        changed_causes = {cause for cause, name in _FIELDS.items() if getattr(self.was, name) is not getattr(self.instead, name)}
+        return tuple(cause for cause in Cause if cause in changed_causes or cause in self.vector.changes)
 
-    def deciding(self, changed: Causes) -> _Deciding:
-        """What decides with these changes alone."""
-        return self.was._replace(**{name: getattr(self.instead, name) for cause, name in _FIELDS.items() if cause in changed})
+    def deciding(self, chosen_changes: Causes) -> _Deciding:
+        """Rules, model and mode with these changes alone."""
+        return self.was._replace(
+            **{name: getattr(self.instead, name) for cause, name in _FIELDS.items() if cause in chosen_changes}
+        )
 
 
 @dataclass
@@ -170,10 +172,15 @@ class WhatIf:
         """The vector of each decision; one that was made without any has none otherwise, either."""
         rebuilder = self.alternative.vectors
         if rebuilder is None:
-            return [NotRebuilt("VECTOR_LOST", "") if one.is_vector_lost else ServedVector(one) for one in decisions]
+            return [
+                NotRebuilt("VECTOR_LOST", "") if decision.is_vector_lost else ServedVector(decision) for decision in decisions
+            ]
         with_vector = [decision.stored_text for decision in decisions if "feature_snapshot_hash" in decision.content]
         rebuilt_vectors = iter(rebuilder.rebuild(with_vector))
-        return [next(rebuilt_vectors) if "feature_snapshot_hash" in one.content else ServedVector(one) for one in decisions]
+        return [
+            next(rebuilt_vectors) if "feature_snapshot_hash" in decision.content else ServedVector(decision)
+            for decision in decisions
+        ]
 
     def _leave_untold(self, decision: PastDecision, reason: str, detail: str = "") -> None:
         self.tally.untold_decisions.append(Untold(decision.decision_id, decision.event.event_id, reason, detail))
@@ -208,51 +215,53 @@ class WhatIf:
                 after=verdict.outcome,
                 score_before=decision.content.get("score"),
                 score_after=verdict.score,
-                causes=flip_causes(trial.changes, lambda changed: self._flips(trial, recorded_outcome, changed) is True),
+                causes=flip_causes(
+                    trial.changes, lambda chosen_changes: self._flips(trial, recorded_outcome, chosen_changes) is True
+                ),
             )
         )
 
-    def _flips(self, trial: _Trial, recorded_outcome: Outcome, changed: Causes) -> bool | None:
+    def _flips(self, trial: _Trial, recorded_outcome: Outcome, chosen_changes: Causes) -> bool | None:
         """Whether a decision is another one with these changes; None: it cannot be made with them."""
-        verdict = self._decide(trial, changed)
+        verdict = self._decide(trial, chosen_changes)
         return verdict.outcome is not recorded_outcome if isinstance(verdict, Verdict) else None
 
-    def _decide(self, trial: _Trial, changed: Causes) -> Verdict | str:
+    def _decide(self, trial: _Trial, chosen_changes: Causes) -> Verdict | str:
         """The verdict with these changes, or why there is none."""
-        decision, deciding = trial.decision, trial.deciding(changed)
-        ready = self._joined(deciding)
-        features = self._features(trial, ready, deciding.mode, changed)
+        decision, deciding = trial.decision, trial.deciding(chosen_changes)
+        ready = self._joined_bundle(deciding)
+        features = self._features(trial, ready, deciding.mode, chosen_changes)
         if isinstance(features, str):
             return features
         evidence = Evidence(features, decision.event.payload, decision.event.ts)
         [verdict] = decide_many(ready, deciding.mode, [evidence], decision.content["posture"]["fail_closed"])
         return "INPUT_UNFIT" if isinstance(verdict, InputUnfit) else verdict
 
-    def _joined(self, deciding: _Deciding) -> ReadyBundle:
+    def _joined_bundle(self, deciding: _Deciding) -> ReadyBundle:
         key = (deciding.rules.ref.digest, deciding.model.ref.digest)
         if key not in self._joined_bundles:
             self._joined_bundles[key] = deciding.rules if deciding.rules is deciding.model else deciding.join()
         return self._joined_bundles[key]
 
-    def _features(self, trial: _Trial, ready: ReadyBundle, mode: Mode, changed: Causes) -> dict[FeatureName, object] | str:
-        """What the bundle reads of the vector with these changes, under the names that it reads it by; or why it cannot."""
+    def _features(self, trial: _Trial, ready: ReadyBundle, mode: Mode, chosen_changes: Causes) -> dict[FeatureName, object] | str:
+        """The features of the vector with these changes, by the names that the bundle reads them by; or why it cannot."""
         groups = [(group.group_name, group.group_version) for group in ready.groups_under(mode)]
         if not groups:
             return {}
-        values = trial.vector.values(changed & trial.vector.changes)
+        values = trial.vector.values(chosen_changes & trial.vector.changes)
         if values is None:
             return "VECTOR_UNSERVABLE"
         served_groups = _by_group(values)
         other_groups = set() if Cause.FEATURE not in trial.vector.changes else _counterparts(trial)
         features: dict[FeatureName, object] = {}
         for name, version in groups:
-            own = served_groups.get((name, version))
-            if own is None and (name, version) in other_groups:  # the same group, as the other pack defines it
+            group_features = served_groups.get((name, version))
+            if group_features is None and (name, version) in other_groups:  # the same group, as the other pack defines it
                 namesakes = [group for group in served_groups if group[0] == name]
-                own = served_groups[namesakes[0]] if len(namesakes) == 1 else None
-            if own is None:
+                group_features = served_groups[namesakes[0]] if len(namesakes) == 1 else None
+            if group_features is None:
                 return "OTHER_GROUPS"  # its vector has not what this bundle asks for
-            features.update({(name, version, feature): value for feature, value in own.items()})
+            features.update({(name, version, feature): value for feature, value in group_features.items()})
         if other_groups and any(read not in features for read in ready.reads_under(mode)):
             return "OTHER_FEATURES"
         return features

@@ -38,7 +38,7 @@ def other_registry(plane: Plane, source: str, bundle: ReadyBundle | None, *, fil
 
     with plane.pool.connection() as connection:
         content = pack_content(connection, source) if is_digest(source) else None
-        published = published_groups(connection)
+        group_digests = published_groups(connection)
     if source in SHIPPED_PACKS:
         pack = shipped_pack(source)
     elif content is not None:
@@ -48,9 +48,9 @@ def other_registry(plane: Plane, source: str, bundle: ReadyBundle | None, *, fil
     elif files:
         pack = load_pack_file(Path(source))
     else:
-        shipped = ", ".join(SHIPPED_PACKS)
-        raise PackUnfit(f"{source[:100]}: a pack is named by the digest of a published one (64 hex digits), or {shipped}")
-    if refusals := history.check(published, pack):
+        shipped_names = ", ".join(SHIPPED_PACKS)
+        raise PackUnfit(f"{source[:100]}: a pack is named by the digest of a published one (64 hex digits), or {shipped_names}")
+    if refusals := history.check(group_digests, pack):
         raise PackUnfit("\n".join(str(refusal) for refusal in refusals))
     registry = compile_pack(pack)
     if bundle is not None and (faults := OtherPack(registry).faults(bundle.reads_under(Mode.NORMAL))):
@@ -63,8 +63,8 @@ def other_registry(plane: Plane, source: str, bundle: ReadyBundle | None, *, fil
 def other_vectors(
     plane: Plane, folder: Path, *, as_known_now: bool, pack: CompiledRegistry | None
 ) -> Iterator[VectorVariants | None]:
-    """What rebuilds the vectors of the run, as long as it is needed; None: they are asked for as they were served. `folder`: home
-    of unfinished files.
+    """A rebuilder of the vectors of the run, as long as it is needed; None: they are taken as they were served. `folder`: home of
+    unfinished files.
 
     Raises:
         BuildRefused: as `run_variants`.
@@ -78,6 +78,6 @@ def other_vectors(
 
     context_log = plane.known_context_log()
     build_context = BuildContext(plane.pool, plane.log, plane.objects, folder / "scratch", context_log=context_log)
-    wanted, profile = VariantsWanted(as_known_now, pack), plane.profile
-    with run_variants(build_context, profile.context_pins, RunPolicies.of(profile), wanted) as variants:
+    variants_wanted, profile = VariantsWanted(as_known_now, pack), plane.profile
+    with run_variants(build_context, profile.context_pins, RunPolicies.of(profile), variants_wanted) as variants:
         yield variants

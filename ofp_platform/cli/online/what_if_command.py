@@ -95,8 +95,8 @@ def _lines(tally: WhatIfTally) -> Iterator[str]:
         yield from item(
             flip.event_id, f"{flip.before} -> {flip.after}", causes, f"score {flip.score_before} -> {flip.score_after}"
         )
-    for one in tally.untold_decisions[:_MOST_SHOWN]:
-        yield from item(one.event_id, one.reason, details=[one.detail] if one.detail else [])
+    for untold in tally.untold_decisions[:_MOST_SHOWN]:
+        yield from item(untold.event_id, untold.reason, details=[untold.detail] if untold.detail else [])
 
 
 def _bundle_ref(text: str) -> BundleRef:

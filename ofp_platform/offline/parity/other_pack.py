@@ -24,20 +24,20 @@ class OtherPack:
 
     def counterpart(self, name: str, version: str) -> CompiledGroup | None:
         """The group of that name and version, or else the only one of that name; None: there is none, or there are several."""
-        own = self.registry.groups.get((name, version))
-        if own is not None:
-            return own
+        same_group = self.registry.groups.get((name, version))
+        if same_group is not None:
+            return same_group
         namesakes = [group for group in self.registry.groups.values() if group.name == name]
         return namesakes[0] if len(namesakes) == 1 else None
 
     def faults(self, reads: Iterable[tuple[str, str, str]]) -> list[str]:
-        """What this pack lacks of the features (group, version, name) that a bundle reads, in words; none: nothing."""
+        """Everything that this pack lacks of the features (group, version, name) that a bundle reads, in words."""
         faults = []
         for name, version, feature in sorted(reads):
             group = self.counterpart(name, version)
             if group is None:
                 faults.append(self._words(name, version))
-            elif feature not in {one.name for one in group.features} | {one.name for one in group.on_demand}:
+            elif feature not in {plan.name for plan in group.features} | {plan.name for plan in group.on_demand}:
                 faults.append(f"its group {group.name} {group.version} has no feature {feature}")
         return list(dict.fromkeys(faults))
 
@@ -64,6 +64,6 @@ class OtherPack:
 
     def _words(self, name: str, version: str) -> str:
         pack = self.registry.pack
-        versions = sorted(own for group, own in self.registry.groups if group == name)
+        versions = sorted(group_version for group, group_version in self.registry.groups if group == name)
         has = f"it has {name} {', '.join(versions)}: which one is meant?" if versions else f"it has no group {name}"
         return f"pack {pack.pack_id} revision {pack.revision} has nothing for {name} {version}: {has}"

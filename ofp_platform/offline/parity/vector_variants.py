@@ -39,7 +39,7 @@ KNOWN_LATER: Causes = frozenset({Cause.DATA_LATE_EVENT, Cause.DATA_AMENDMENT, Ca
 
 @dataclass(frozen=True)
 class Otherwise:
-    """What is otherwise. `later`: what is known instead of the recorded basis, and `later_graph` of links; `other_pack`: the run
+    """The changes. `later`: what is known instead of the recorded basis, and `later_graph` of links; `other_pack`: the run
     under the pack that defines the features instead. None: as it is recorded."""
 
     later: Basis | None = None
@@ -64,57 +64,63 @@ class Side(NamedTuple):
     later_question: QuestionAt
     reach: Reach
 
-    def hashed_bytes(self, changed: Causes) -> bytes | None:
+    def hashed_bytes(self, chosen_changes: Causes) -> bytes | None:
         """The bytes of the answer with these changes of what is known; None: a value cannot be served."""
-        asked = self.later_question if Cause.DATA_LINK in changed else self.question
+        asked_question = self.later_question if Cause.DATA_LINK in chosen_changes else self.question
         keys: list[Int64s | ResolvedEvents] = []
-        for key in asked.question.keys:
-            own = self._events(asked, key[0], (key[1],), changed)
-            members = asked.members_of(key)
-            keys.append(ResolvedEvents(own, self._events(asked, key[0], members, changed)) if members else own)
+        for key in asked_question.question.keys:
+            own_events = self._events(asked_question, key[0], (key[1],), chosen_changes)
+            members = asked_question.members_of(key)
+            keys.append(
+                ResolvedEvents(own_events, self._events(asked_question, key[0], members, chosen_changes))
+                if members
+                else own_events
+            )
         try:
             # no watermark: it is in the freshness alone, by which nobody decides
-            return self.rebuilder.maker.hashed(asked.question, asked.basis_text, None, keys, asked.resolution)
+            return self.rebuilder.maker.hashed(
+                asked_question.question, asked_question.basis_text, None, keys, asked_question.resolution
+            )
         except ContractError:
             return None
 
-    def _events(self, asked: QuestionAt, key_type: str, ids: tuple[str, ...], changed: Causes) -> Int64s:
-        as_of = asked.question.as_of
-        after = as_of - max(group.reach for group in asked.question.groups_of[key_type])
+    def _events(self, asked_question: QuestionAt, key_type: str, ids: tuple[str, ...], chosen_changes: Causes) -> Int64s:
+        as_of = asked_question.question.as_of
+        after = as_of - max(group.reach for group in asked_question.question.groups_of[key_type])
         interval = np.array([max(after, EARLIEST)], np.int64), np.array([as_of], np.int64)
         events = self.rebuilder.index.entity_events(key_type, [ids], *interval)
-        recorded, causal, later = (events.is_known(bounds) for bounds in self.reach)
-        amends = is_amendment(events.matrix) if events.amendable else np.zeros(len(recorded), np.bool_)
-        kept = recorded
-        if Cause.CAUSAL_READ in changed:
-            kept = kept | causal
-        if Cause.DATA_LATE_EVENT in changed:
-            kept = kept | (later & ~causal & ~amends)
-        if Cause.DATA_AMENDMENT in changed:
-            kept = kept | (later & ~causal & amends)
-        return np.ascontiguousarray(events.matrix[:, kept])
+        recorded_events, causal_events, later_events = (events.is_known(bounds) for bounds in self.reach)
+        amends = is_amendment(events.matrix) if events.amendable else np.zeros(len(recorded_events), np.bool_)
+        kept_events = recorded_events
+        if Cause.CAUSAL_READ in chosen_changes:
+            kept_events = kept_events | causal_events
+        if Cause.DATA_LATE_EVENT in chosen_changes:
+            kept_events = kept_events | (later_events & ~causal_events & ~amends)
+        if Cause.DATA_AMENDMENT in chosen_changes:
+            kept_events = kept_events | (later_events & ~causal_events & amends)
+        return np.ascontiguousarray(events.matrix[:, kept_events])
 
 
 @dataclass(frozen=True, eq=False)
 class VectorVariant:
     """The vector of one decision. `changes`: those that there are in it: of what is known later, only where all of it gives other
     values (a late event that was voided since is no change); `own`: under its pack, `other`: under the other one,
-    if there is one; `known`: hashed bytes that were computed already, by changes."""
+    if there is one; `known_bytes`: hashed bytes that were computed already, by changes."""
 
     changes: Causes
     own: Side
     other: Side | None
-    known: dict[Causes, bytes | None] = field(repr=False)
+    known_bytes: dict[Causes, bytes | None] = field(repr=False)
     _values: dict[Causes, list[dict[str, Any]] | None] = field(default_factory=dict, init=False, repr=False)
 
-    def values(self, changed: Causes) -> list[dict[str, Any]] | None:
+    def values(self, chosen_changes: Causes) -> list[dict[str, Any]] | None:
         """The values by key with these changes, some of `changes`; None: one cannot be served."""
-        if changed not in self._values:
-            if changed not in self.known:
-                side = self.other if self.other is not None and Cause.FEATURE in changed else self.own
-                self.known[changed] = side.hashed_bytes(changed)
-            self._values[changed] = _values(self.known[changed])
-        return self._values[changed]
+        if chosen_changes not in self._values:
+            if chosen_changes not in self.known_bytes:
+                side = self.other if self.other is not None and Cause.FEATURE in chosen_changes else self.own
+                self.known_bytes[chosen_changes] = side.hashed_bytes(chosen_changes)
+            self._values[chosen_changes] = _values(self.known_bytes[chosen_changes])
+        return self._values[chosen_changes]
 
 
 class _Encoded(NamedTuple):
@@ -125,7 +131,7 @@ class _Encoded(NamedTuple):
 
     @property
     def is_other_later(self) -> bool:
-        """Whether the values are others later: of freshness nothing is asked."""
+        """Whether the values are others later: freshness is not looked at."""
         if self.recorded is self.later:
             return False
         return _values(self.recorded) != _values(self.later)
@@ -167,11 +173,11 @@ class VectorVariants:
         asked_by_run: dict[RunKey, list[_Asked]] = {}
         for number, text in enumerate(stored_decisions):
             try:
-                run_key, asked = self._ask(number, text)
+                run_key, asked_question = self._ask(number, text)
             except NotComparable as error:
                 vectors[number] = NotRebuilt(error.reason.value, error.detail)
                 continue
-            asked_by_run.setdefault(run_key, []).append(asked)
+            asked_by_run.setdefault(run_key, []).append(asked_question)
         for run_key, items in asked_by_run.items():
             for item, vector in zip(items, self._rebuild(self._comparer.rebuilder(run_key), items), strict=True):
                 vectors[item.number] = vector
@@ -205,14 +211,19 @@ class VectorVariants:
             other_questions = [item.other_question for item in items if item.other_question is not None]
             other_sides = sides = self._sides(other_rebuilder, other_questions, items)
             other_bytes = self._encode(other_rebuilder, sides)
-        for item, own_side, own, other_side, other in zip(items, own_sides, own_bytes, other_sides, other_bytes, strict=True):
-            if own.recorded is None or sha256_hex(own.recorded) != item.snapshot_hash:
+        for item, own_side, own_pair, other_side, other_pair in zip(
+            items, own_sides, own_bytes, other_sides, other_bytes, strict=True
+        ):
+            if own_pair.recorded is None or sha256_hex(own_pair.recorded) != item.snapshot_hash:
                 yield NotRebuilt("REBUILD_DIFFERS", "the log does not give the recorded hash: `ofp parity run`")
                 continue
-            known = {_NOTHING: own.recorded, **({} if other is None else {_FEATURE: other.recorded})}
-            if own.is_other_later or (other is not None and other.is_other_later):
-                known |= {KNOWN_LATER: own.later, **({} if other is None else {KNOWN_LATER | _FEATURE: other.later})}
-            yield VectorVariant(frozenset().union(*known), own_side, other_side, known)
+            known_bytes = {_NOTHING: own_pair.recorded, **({} if other_pair is None else {_FEATURE: other_pair.recorded})}
+            if own_pair.is_other_later or (other_pair is not None and other_pair.is_other_later):
+                known_bytes |= {
+                    KNOWN_LATER: own_pair.later,
+                    **({} if other_pair is None else {KNOWN_LATER | _FEATURE: other_pair.later}),
+                }
+            yield VectorVariant(frozenset().union(*known_bytes), own_side, other_side, known_bytes)
 
     def _encode(self, rebuilder: Rebuilder, sides: Sequence[Side]) -> list[_Encoded]:
         """The bytes of each question with what was known, and with what is known later."""
@@ -223,17 +234,19 @@ class VectorVariants:
         if self.otherwise.later is not None:
             later_questions = [side.later_question for side in sides]
             later = rebuilder.evaluate(later_questions, np.stack([side.reach.later for side in sides]))
-            numbers = [number for number, one in enumerate(questions) if differs(then, later, number, len(one.question.keys))]
+            numbers = [
+                number for number, question in enumerate(questions) if differs(then, later, number, len(question.question.keys))
+            ]
             differing = EvaluatedQuestions(
                 [later.rows[number] for number in numbers],
                 [later.entity_rows[number] for number in numbers],
                 [later.watermarks[number] for number in numbers],
             )
             differing_bytes = rebuilder.encode([later_questions[number] for number in numbers], differing)
-            for number, encoded in zip(numbers, differing_bytes, strict=True):
-                later_bytes[number] = encoded
+            for number, answer_bytes in zip(numbers, differing_bytes, strict=True):
+                later_bytes[number] = answer_bytes
         return [
-            _Encoded(*(encoded if isinstance(encoded, bytes) else None for encoded in pair))
+            _Encoded(*(answer_bytes if isinstance(answer_bytes, bytes) else None for answer_bytes in pair))
             for pair in zip(recorded_bytes, later_bytes, strict=True)
         ]
 

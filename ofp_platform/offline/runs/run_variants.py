@@ -32,9 +32,9 @@ class VariantsWanted:
 
 @contextmanager
 def run_variants(
-    build_context: BuildContext, pins: ContextPins, policies: RunPolicies, wanted: VariantsWanted
+    build_context: BuildContext, pins: ContextPins, policies: RunPolicies, variants_wanted: VariantsWanted
 ) -> Iterator[VectorVariants]:
-    """What rebuilds the vectors of a run's decisions, from all that archive and log hold; as long as it is needed.
+    """The vectors of a run's decisions otherwise, from all that archive and log hold; as long as it is needed.
 
     Raises:
         BuildRefused: BASIS_UNRESOLVED, REPLAY_INCOMPLETE, ARCHIVE_DAMAGED, STORE_UNAVAILABLE.
@@ -46,16 +46,16 @@ def run_variants(
     with passing_folder(build_context.scratch) as folder:
         runs = replayed_packs(build_context, pins, policies, basis, decision_ids, folder)
         other_pack: RunKey | None = None
-        if wanted.pack is not None:
-            other_pack = wanted.pack.digest, policies.run_config_digest
+        if variants_wanted.pack is not None:
+            other_pack = variants_wanted.pack.digest, policies.run_config_digest
             if other_pack not in runs:
                 with replaying("basis"):
                     runs[other_pack] = replay_run(
-                        build_context.stream_records, basis, wanted.pack, pins, policies, folder / "other-pack",
-                        sizes=fold_sizes(build_context, basis, wanted.pack),
+                        build_context.stream_records, basis, variants_wanted.pack, pins, policies, folder / "other-pack",
+                        sizes=fold_sizes(build_context, basis, variants_wanted.pack),
                     )  # fmt: skip
         context = context_of(build_context, runs, pins, policies.clock_skew_us)
-        later_graph = None if context is None or not wanted.as_known_now else GraphKnowledge(context).newest
-        later = ends if wanted.as_known_now else None
+        later_graph = None if context is None or not variants_wanted.as_known_now else GraphKnowledge(context).newest
+        later = ends if variants_wanted.as_known_now else None
         parity = ParityRuns(build_context.log.stream_name, pins, runs, context)
         yield VectorVariants(parity, Otherwise(later, later_graph, other_pack))

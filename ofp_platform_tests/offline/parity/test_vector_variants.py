@@ -32,8 +32,8 @@ from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.loop.posture import Mode
 from ofp_platform.vocabulary.position import Basis, Position, make_basis
 from ofp_platform.vocabulary.serving import FeatureGroupRef
-from ofp_platform_tests.oracle import fold
-from ofp_platform_tests.oracle.planted_flips import LISTS, WHOLE, PlantedRun, amendment, past_decision, ready_bundle, rule
+from ofp_platform_tests.oracle import fold, graph
+from ofp_platform_tests.oracle.planted_flips import AT, LISTS, WHOLE, PlantedRun, amendment, past_decision, ready_bundle, rule
 from ofp_platform_tests.oracle.rebuilt import decision_of, replayed, runs_of, without
 from ofp_platform_tests.oracle.resolved_plane import ResolvedPlane, resolving, resolving_registry
 from ofp_platform_tests.oracle.small_plane import RUN_CONFIG, SmallPlane
@@ -125,6 +125,55 @@ def test_every_set_of_changes_gives_the_oracles_vector(
                 expected[vector.changes] = expected[frozenset(KINDS)]
             for changed, values in expected.items():
                 assert vector.values(changed) == values
+
+
+ENTITIES = ("a-1", "a-2", "a-3", "a-4")
+LINKS = st.builds(
+    lambda ids, second, is_link: graph.SaidLink("account", *ids, START + second * SECOND, b"", is_link),
+    st.lists(st.sampled_from(ENTITIES), min_size=2, max_size=2, unique=True),
+    st.integers(0, 10),
+    st.sampled_from((True, True, False)),
+)
+PAYMENTS = st.lists(st.tuples(st.sampled_from(ENTITIES), st.integers(4, 9), st.integers(0, 9)), max_size=8)
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(st.lists(LINKS, max_size=4), st.lists(LINKS, max_size=4), PAYMENTS, PAYMENTS)
+def test_links_and_late_events_each_alone_give_the_oracles_vector(
+    dsn: str, early_links: Any, late_links: Any, early: Any, late: Any
+) -> None:
+    def said(links: Any, kind: str) -> list[graph.SaidLink]:  # no two tie
+        return [replace(link, identity=f"{kind}{number}".encode()) for number, link in enumerate(links)]
+
+    with open_pool(dsn) as opened, tempfile.TemporaryDirectory() as folder:
+        run = PlantedRun(ResolvedPlane(opened), ready_bundle(resolving_registry(), RULES))
+        plane, as_of = run.site.plane, START + AT * SECOND
+        run.site.link(said(early_links, "e"))
+        [position, *_] = run.append(run.pay("a-1", AT), *(run.pay(account, second, amount) for account, second, amount in early))
+        answer = run.ask("a-1")
+        known_links = list(run.site.links)
+        recorded = plane.known(plane.log.ends())
+        run.late(*(run.pay(account, second, amount) for account, second, amount in late))
+        run.site.link(said(late_links, "l"))
+        record = decision_of(answer, plane).model_copy(update={"event_position": position})
+        [vector] = run.variants(Path(folder)).rebuild([canonical_bytes(record.wire()).decode()])
+        assert not isinstance(vector, NotRebuilt)
+        expected = {}
+        for events, links in itertools.product((False, True), repeat=2):
+            _, members, conflicts = graph.entity(run.site.links if links else known_links, "account", "a-1", as_of)
+            told = [{"kind": kind, "key_ids": list(ids)} for kind, ids in sorted(conflicts)]
+            known = plane.known(plane.log.ends()) if events else recorded
+            groups = [(group.group_name, group.group_version) for group in run.ready.bundle.groups]
+            entities = {("account", "a-1"): (members, told)}
+            changed = {Cause.DATA_LATE_EVENT: events, Cause.DATA_LINK: links}
+            expected[frozenset(cause for cause, there in changed.items() if there)] = fold.snapshot(
+                known, plane.content, [("account", "a-1")], groups, as_of, allowed_lateness=0, forensic=True, entities=entities
+            ).by_key
+        if expected[frozenset(changed)] == expected[frozenset()]:
+            assert vector.changes == frozenset()
+        else:
+            assert vector.values(vector.changes) == expected[frozenset(changed)]
+            assert all(vector.values(changes) == values for changes, values in expected.items())
 
 
 def flips_of(tally: WhatIfTally, run: PlantedRun) -> dict[str, tuple[Any, ...]]:
