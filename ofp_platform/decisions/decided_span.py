@@ -1,19 +1,20 @@
-"""The decisions of the plane on a span of the log, each with everything that it was made from, a page at a time."""
+"""The decisions of the plane in a run, each with everything that it was made from: by parts of the log, a page at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ofp_platform.decisions.event_reader import EventReader, ReadEvent
 from ofp_platform.log.port import EventLog
-from ofp_platform.storage.decision_records import count_loop_decisions, decided_event_types, loop_decisions_on
+from ofp_platform.scoring.inputs import FeatureName
+from ofp_platform.storage.decision_records import DecidedPart, decided_parts, loop_decisions_on
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.snapshot_records import read_records
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.position import Basis, order, place
+from ofp_platform.vocabulary.position import START, PartitionBasis, order, place
 from ofp_platform.vocabulary.serving import FeatureGroupRef
 
 
@@ -41,9 +42,16 @@ class PastDecision:
         """The groups of its vector."""
         return [FeatureGroupRef.model_validate(group) for group in self.content.get("feature_groups", ())]
 
-    def features(self, groups: Sequence[FeatureGroupRef]) -> dict[tuple[str, str, str], Any]:
+    @property
+    def own_features(self) -> dict[FeatureName, Any]:
+        """The values of its vector in all its groups."""
+        return self._features({(group["group_name"], group["group_version"]) for group in self.content.get("feature_groups", ())})
+
+    def features(self, groups: Iterable[FeatureGroupRef]) -> dict[FeatureName, Any]:
         """The values of its vector in these groups."""
-        asked_groups = {(group.group_name, group.group_version) for group in groups}
+        return self._features({(group.group_name, group.group_version) for group in groups})
+
+    def _features(self, asked_groups: set[tuple[str, str]]) -> dict[FeatureName, Any]:
         return {
             (group["group_name"], group["group_version"], name): value
             for key in self.by_key or ()
@@ -54,54 +62,7 @@ class PastDecision:
 
 
 class DecisionsUnread(Exception):
-    """Decisions that are recorded have no event in the log: the span is not whole; the text says which, or how many."""
-
-
-@dataclass(frozen=True)
-class DecidedSpan:
-    """Decisions on the events that `reader` reads, of a log with its archive in front."""
-
-    pool: Pool
-    objects: ObjectStore
-    reader: EventReader
-
-    def pages(self, begin: Basis | None, end: Basis, records: int = 4_000) -> Iterator[list[PastDecision]]:
-        """The decisions on events from `begin` (None: the oldest) up to `end`, in the order of each partition.
-
-        Raises:
-            DecisionsUnread: see there. LogError | ObjectStoreUnavailable | psycopg.Error: what has something against it.
-        """
-        ends = {part.partition_id: place(part) for part in end.partitions}
-        pins = self.reader.pins
-        at = dict(begin.by_partition()) if begin is not None else {}
-        for page in self.reader.pages(begin, records):
-            partition_id = page.next.partition_id
-            first = place(at[partition_id]) if partition_id in at else -1
-            last = min(place(page.next), ends.get(partition_id, -1))
-            at[partition_id] = page.next
-            if last <= first:
-                continue
-            with self.pool.connection() as connection:
-                contents = loop_decisions_on(
-                    connection, pins, self.reader.event_type, (self.reader.log.stream_name, partition_id), (first, last)
-                )
-            hashes = [content["feature_snapshot_hash"] for _, content in contents if "feature_snapshot_hash" in content]
-            snapshots = read_records(self.pool, self.objects, hashes, pins) if hashes else {}
-            events = {order(event.position.offset): event for event in page.events}
-            decisions = []
-            for stored_text, content in contents:
-                event = events.get(order(content["event_position"]["offset"]))
-                if event is None:
-                    where = f"{partition_id}:{content['event_position']['offset']}"
-                    raise DecisionsUnread(
-                        f"decision {content['decision_id']} is on a record at {where}, which is no {self.reader.event_type} of"
-                        " the run in the log"
-                    )
-                hashed_part = snapshots.get(content.get("feature_snapshot_hash", ""))
-                decisions.append(
-                    PastDecision(stored_text, content, event, None if hashed_part is None else hashed_part["values"])
-                )
-            yield decisions
+    """Decisions that are recorded have no event in the log: the run is not whole; the text says which, or how many."""
 
 
 @dataclass(frozen=True)
@@ -114,33 +75,92 @@ class DecidedRun:
     pins: ContextPins
     clock_skew_us: int
 
-    def count(self) -> int:
-        """How many decisions are recorded."""
+    def parts(self, most: int | None = None) -> list[DecidedPart]:
+        """The decisions as they are recorded, in parts of at most some thousand, the oldest first; at most so many decisions."""
         with self.pool.connection() as connection:
-            return count_loop_decisions(connection, self.pins)
+            recorded_parts = decided_parts(connection, self.pins)
+        parts, left_count = [], sum(part.decisions for part in recorded_parts) if most is None else most
+        for part in recorded_parts:
+            if not left_count:
+                break
+            parts.append(replace(part, decisions=min(part.decisions, left_count)))
+            left_count -= parts[-1].decisions
+        return parts
 
-    def pages(self, most: int | None = None) -> Iterator[list[PastDecision]]:
-        """The decisions, at most so many of the oldest.
+    def pages(self, parts: Sequence[DecidedPart]) -> Iterator[list[PastDecision]]:
+        """The decisions of these parts.
 
         Raises:
             DecisionsUnread: see there; behind the last page, where fewer were found than are recorded.
             LogError | ObjectStoreUnavailable | psycopg.Error: what has something against it.
         """
-        with self.pool.connection() as connection:
-            recorded_count = count_loop_decisions(connection, self.pins)
-            event_types = decided_event_types(connection, self.pins)
-        wanted_count = recorded_count if most is None else min(most, recorded_count)
-        left_count, ends = wanted_count, self.log.ends()
-        for event_type in event_types:
-            reader = EventReader(self.log, self.pins, event_type, self.clock_skew_us)
-            for page in DecidedSpan(self.pool, self.objects, reader).pages(None, ends):
-                if not left_count:
-                    return
-                part = page[:left_count]
-                left_count -= len(part)
-                yield part
-        if left_count:
+        unread_count = 0
+        for part in parts:
+            unread_count += part.decisions
+            for page in self.pages_of(part):
+                unread_count -= len(page)
+                yield page
+        self.demand_read(parts, unread_count)
+
+    def pages_of(self, part: DecidedPart, records: int = 4_000) -> Iterator[list[PastDecision]]:
+        """The decisions of one part: no more than it counts, and fewer where the log ends before them.
+
+        Raises:
+            DecisionsUnread: a decision is on a record that is no such event.
+            LogError | ObjectStoreUnavailable | psycopg.Error: what has something against it.
+        """
+        reader = EventReader(self.log, self.pins, part.event_type, self.clock_skew_us)
+        end = self.log.ends().by_partition().get(part.partition_id) if part.stream_name == self.log.stream_name else None
+        at, left_count = self._behind(part.partition_id, part.first), part.decisions
+        while left_count and end is not None and place(at) < min(part.last, place(end)):
+            # where offsets are counted, no record behind the part is read
+            most_records = min(records, part.last - place(at)) if end.offset_kind.is_integer else records
+            page = reader.page(part.partition_id, at, most_records)
+            if page is None:
+                return
+            places = place(at), min(part.last, place(page.next), place(end))
+            decisions = self._decisions_on(part, places, page.events)[:left_count]
+            at, left_count = page.next, left_count - len(decisions)
+            if decisions:
+                yield decisions
+
+    def demand_read(self, parts: Sequence[DecidedPart], unread_count: int) -> None:
+        """Refuse that so many decisions of these parts had no event.
+
+        Raises:
+            DecisionsUnread: there are some.
+        """
+        if unread_count:
             raise DecisionsUnread(
-                f"{recorded_count:,} decisions are recorded, and {left_count:,} of them stand on nothing that"
-                f" {self.log.stream_name} and its archive hold"
+                f"{sum(part.decisions for part in parts):,} decisions are recorded, and {unread_count:,} of them stand on nothing"
+                f" that {self.log.stream_name} and its archive hold"
             )
+
+    def _behind(self, partition_id: str, last_read: int) -> PartitionBasis | None:
+        """The basis behind the record at a place; None: the oldest."""
+        if last_read == START:
+            return None
+        kind = self.log.position_kind
+        start = kind.start(partition_id)
+        return self.log.history.with_incarnation(start.after(kind.offset_kind.parse(str(last_read))))
+
+    def _decisions_on(self, part: DecidedPart, places: tuple[int, int], page_events: list[ReadEvent]) -> list[PastDecision]:
+        """The decisions behind the first of two places, up to the second, each with its event and vector."""
+        partition = (part.stream_name, part.partition_id)
+        with self.pool.connection() as connection:
+            contents = loop_decisions_on(connection, self.pins, part.event_type, partition, places)
+        hashes = [content["feature_snapshot_hash"] for _, content in contents if "feature_snapshot_hash" in content]
+        snapshots = read_records(self.pool, self.objects, hashes, self.pins) if hashes else {}
+        events = {order(event.position.offset): event for event in page_events}
+        decisions = []
+        for stored_text, content in contents:
+            event = events.get(order(content["event_position"]["offset"]))
+            if event is None:
+                where = f"{part.partition_id}:{content['event_position']['offset']}"
+                raise DecisionsUnread(
+                    f"decision {content['decision_id']} is on a record at {where}, which is no {part.event_type} of"
+                    " the run in the log"
+                )
+            hashed_part = snapshots.get(content.get("feature_snapshot_hash", ""))
+            decisions.append(PastDecision(stored_text, content, event, None if hashed_part is None else hashed_part["values"]))
+        return decisions

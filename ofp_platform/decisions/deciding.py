@@ -32,6 +32,10 @@ class Verdict:
     reason_codes: tuple[str, ...]
 
 
+_SCORED_LATER = Verdict(Outcome.REVIEW, None, ())
+"""Stands in the place of a verdict until all rows are scored at once."""
+
+
 @dataclass(frozen=True)
 class ReadyBundle:
     """A bundle with its model, compiled; `model`: None where it has none."""
@@ -136,7 +140,7 @@ def decide_many(
         except InputUnfit as unfit:
             verdicts.append(unfit)
             continue
-        verdicts.append(_verdict(rules, None, None))
+        verdicts.append(_verdict(rules, None, None) if compiled_model is None else _SCORED_LATER)
         readable.append((place, rules))
     if compiled_model is not None and rows:
         scored_rows = _score_rows(compiled_model, ready, rows)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
 
 from ofp_platform.log.port import EventLog, RecordBatch
@@ -54,14 +55,23 @@ class EventReader:
         while waiting:
             rest = []
             for partition_id in waiting:
-                batch = self.log.read(partition_id, at.get(partition_id), records)
-                if batch.next == at.get(partition_id):
+                page = self.page(partition_id, at.get(partition_id), records)
+                if page is None:
                     continue
-                at[partition_id] = batch.next
-                yield ReadPage(self._events(batch), batch.next)
-                if not batch.next.closed:
+                at[partition_id] = page.next
+                yield page
+                if not page.next.closed:
                     rest.append(partition_id)
             waiting = rest
+
+    def page(self, partition_id: str, after: PartitionBasis | None, records: int) -> ReadPage | None:
+        """The next page of one partition, of at most `records` records; None: it ends there, as it is now.
+
+        Raises:
+            LogError: what the log has against it.
+        """
+        batch = self.log.read(partition_id, after, records)
+        return None if batch.next == after else ReadPage(self._events(batch), batch.next)
 
     def between(self, begin: Basis, end: Basis, records: int = 4_000) -> Iterator[ReadPage]:
         """Pages of the events from one basis up to another; a partition that the second does not name is left out.
@@ -84,23 +94,24 @@ class EventReader:
         return (event.event_id for page in self.between(begin, end) for event in page.events)
 
     def _events(self, batch: RecordBatch) -> list[ReadEvent]:
+        own_pins = {index for index, pins in enumerate(batch.pins) if pins == self.pins}
+        is_from_future = batch.ts > batch.admitted_at + self.clock_skew_us
         return [
             ReadEvent(
                 Position(
                     stream_name=self.log.stream_name,
                     partition_id=batch.partition_id,
-                    offset=offset,
+                    offset=batch.offsets[index],
                     incarnation=batch.next.incarnation,
                 ),
                 batch.event_ids[index],
                 int(batch.ts[index]),
                 orjson.loads(batch.payloads[index]),
             )
-            for index, offset in enumerate(batch.offsets)
+            for index in np.flatnonzero(~is_from_future).tolist()
             if batch.event_types[index] == self.event_type
             and batch.amends[index] is None
-            and int(batch.ts[index]) <= int(batch.admitted_at[index]) + self.clock_skew_us
-            and batch.pins[batch.pins_index[index]] == self.pins
+            and int(batch.pins_index[index]) in own_pins
         ]
 
 

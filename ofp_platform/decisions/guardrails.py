@@ -25,10 +25,9 @@ def fired(guardrails: Sequence[Guardrail], features: Mapping[FeatureName, Any], 
 def _holds(comparison: Comparison, features: Mapping[FeatureName, Any], payload: Mapping[str, Any]) -> bool:
     operand = comparison.feature
     if operand is not None:
-        name = f"{operand.group_name}_{operand.group_version}__{operand.feature}"
         value = features.get((operand.group_name, operand.group_version, operand.feature))
     else:
-        name, value = f"payload.{comparison.field}", payload.get(comparison.field or "")
+        value = payload.get(comparison.field or "")
     if comparison.operator == "is_absent":
         return value is None
     if value is None:
@@ -36,7 +35,7 @@ def _holds(comparison: Comparison, features: Mapping[FeatureName, Any], payload:
     bound = comparison.value
     if comparison.operator == "equals" and not (_is_number(value) and _is_number(bound)):
         return type(value) is type(bound) and bool(value == bound)
-    exact, exact_bound = _exact(name, value), _exact(name, bound)
+    exact, exact_bound = _exact(comparison, value), _exact(comparison, bound)
     match comparison.operator:
         case "at_least":
             return exact >= exact_bound
@@ -56,7 +55,13 @@ def _is_number(value: Any) -> bool:
     )
 
 
-def _exact(name: str, value: Any) -> Fraction:
+def _exact(comparison: Comparison, value: Any) -> int | Fraction:
     if not _is_number(value):
+        operand = comparison.feature
+        name = (
+            f"payload.{comparison.field}"
+            if operand is None
+            else f"{operand.group_name}_{operand.group_version}__{operand.feature}"
+        )
         raise InputUnfit(f"{name} is no number, and a rule compares it as one")
-    return Fraction(value)
+    return value if isinstance(value, int) else Fraction(value)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ofp_platform.decisions.decided_span import PastDecision
 from ofp_platform.decisions.deciding import Evidence, ReadyBundle, Verdict, decide_many
@@ -24,37 +25,58 @@ class Difference:
     words: str
 
 
+class RecordedAs(NamedTuple):
+    """A decision as its record has it, for counts. `lowering`: why a lower mode was applied; None: that in force was."""
+
+    slot: str
+    bundle_name: str
+    bundle_digest: str
+    outcome: str
+    lowering: str | None
+
+
 @dataclass
 class ReplayTally:
-    """How many decisions were made again, how many were equal to the last byte, and the others."""
+    """How many decisions were made again, as what they are recorded, how many were equal to the last byte, and the others."""
 
     decisions: int = 0
     equal: int = 0
     differences: list[Difference] = field(default_factory=list)
+    recorded: Counter[RecordedAs] = field(default_factory=Counter)
+
+    def add(self, other: ReplayTally) -> None:
+        """Count what another one counted, behind what this one did."""
+        self.decisions += other.decisions
+        self.equal += other.equal
+        self.differences += other.differences
+        self.recorded.update(other.recorded)
 
 
 def redecide(decisions: Sequence[PastDecision], load: Callable[[BundleRef], ReadyBundle], tally: ReplayTally) -> None:
     """Make decisions again and count them. `load`: the bundle of a digest."""
     tally.decisions += len(decisions)
-    by_circumstance: dict[tuple[str, str, str], list[PastDecision]] = defaultdict(list)
+    by_circumstance: dict[tuple[str, str, str, str], list[PastDecision]] = defaultdict(list)
     for decision in decisions:
+        content = decision.content
+        posture, bundle = content["posture"], content.get("bundle")
+        name, digest = ("", "") if bundle is None else (bundle["bundle"]["bundle_name"], bundle["bundle"]["digest"])
+        tally.recorded[RecordedAs(content["slot"], name, digest, content["outcome"], posture.get("lowering"))] += 1
         if decision.is_vector_lost:
-            words = f"snapshot {decision.content['feature_snapshot_hash']} is not stored here, or its bytes are damaged"
+            words = f"snapshot {content['feature_snapshot_hash']} is not stored here, or its bytes are damaged"
             tally.differences.append(Difference(decision.decision_id, words))
             continue
-        posture, bundle = decision.content["posture"], decision.content.get("bundle")
-        digest = "" if bundle is None else bundle["bundle"]["digest"]
-        by_circumstance[digest, posture["applied_mode"], posture["fail_closed"]].append(decision)
-    for (_, mode, fail_closed), members in by_circumstance.items():
+        by_circumstance[name, digest, posture["applied_mode"], posture["fail_closed"]].append(decision)
+    for (_, _, mode, fail_closed), members in by_circumstance.items():
         try:
             ready = ready_of(members[0], load)
         except BundleDamaged as damaged:
             tally.differences += [Difference(member.decision_id, str(damaged)) for member in members]
             continue
-        evidence = [Evidence(member.features(member.groups), member.event.payload, member.event.ts) for member in members]
+        ref = None if ready is None else ready.ref
+        evidence = [Evidence(member.own_features, member.event.payload, member.event.ts) for member in members]
         verdicts = decide_many(ready, Mode(mode), evidence, fail_closed)
         for member, verdict in zip(members, verdicts, strict=True):
-            difference = _difference(member, verdict)
+            difference = _difference(member, ref, verdict)
             if difference is None:
                 tally.equal += 1
             else:
@@ -71,29 +93,21 @@ def ready_of(decision: PastDecision, load: Callable[[BundleRef], ReadyBundle]) -
     return None if bundle is None else load(BundleInForce.model_validate(bundle).bundle)
 
 
-def _difference(decision: PastDecision, verdict: Verdict | InputUnfit) -> str | None:
-    """Where the record is another one than comes of it now; None: nowhere."""
+def _difference(decision: PastDecision, bundle: BundleRef | None, verdict: Verdict | InputUnfit) -> str | None:
+    """Where the record is another one than comes of it now; None: nowhere. `bundle`: that made it."""
     if isinstance(verdict, InputUnfit):
         return f"the bundle cannot read its event now: {verdict}"
-    content = {name: value for name, value in decision.content.items() if name != "score"}
-    bundle = decision.content.get("bundle")
+    content, event = decision.content, decision.event
     made_again = {
-        **content,
-        "decision_id": loop_decision_id(
-            decision.event.event_id,
-            None if bundle is None else BundleInForce.model_validate(bundle).bundle,
-            decision.event.position,
-        ),
-        "event_id": decision.event.event_id,
+        "decision_id": loop_decision_id(event.event_id, bundle, event.position),
+        "event_id": event.event_id,
         "outcome": verdict.outcome.value,
         "reason_codes": list(verdict.reason_codes),
-        **({} if verdict.score is None else {"score": verdict.score}),
+        "score": verdict.score,
     }
-    if canonical_bytes(made_again) == decision.stored_text.encode():
-        return None
-    names = sorted({*made_again, *decision.content})
-    differing = [name for name in names if made_again.get(name) != decision.content.get(name)]
-    return (
-        "; ".join(f"{name}: recorded {decision.content.get(name)}, made again {made_again.get(name)}" for name in differing)
-        or "its bytes are not canonical"
-    )
+    differing = [name for name, again in made_again.items() if content.get(name) != again]
+    if differing:
+        return "; ".join(f"{name}: recorded {content.get(name)}, made again {made_again[name]}" for name in differing)
+    # a score that is null is left out of a record
+    is_whole = "score" not in content or content["score"] is not None
+    return None if is_whole and canonical_bytes(content) == decision.stored_text.encode() else "its bytes are not canonical"

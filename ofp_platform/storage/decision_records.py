@@ -15,7 +15,7 @@ from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins, FeatureKey, pins_digest
 from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
 from ofp_platform.vocabulary.offline.replay_basis import ReplayBasis
-from ofp_platform.vocabulary.position import Basis, order, place
+from ofp_platform.vocabulary.position import START, Basis, order, place
 from ofp_platform.vocabulary.times import format_time
 
 # contents in binary form: as texts they are escaped, in Python, at each quotation mark
@@ -41,6 +41,18 @@ _TAKE_OVER = f"""
 _OTHER = f"""
     SELECT decision_id FROM ({_OFFERED}) AS offered JOIN ofp.decision_record AS recorded USING (decision_id)
     WHERE recorded.content <> offered.content ORDER BY decision_id LIMIT 1"""
+# the texts are canonical, and no field before these two holds one of their names: a text is cut faster than it is read as JSON
+_PARTS = """
+    WITH own AS (
+        SELECT stream_name, partition_id, record_offset,
+            split_part(split_part(content, '"event_type":"', 2), '"', 1) AS event_type
+        FROM ofp.decision_record
+        WHERE pins_digest = %(pins_digest)s AND split_part(split_part(content, '"contract_version":"', 2), '"', 1) <> 'v0'
+    ), placed AS (
+        SELECT *, (rank() OVER (PARTITION BY event_type, stream_name, partition_id ORDER BY record_offset) - 1) / %(most)s AS turn
+        FROM own)
+    SELECT event_type, turn, stream_name, partition_id, max(record_offset), count(*) FROM placed
+    GROUP BY event_type, turn, stream_name, partition_id ORDER BY event_type, turn, stream_name, partition_id"""
 _TOGETHER = 1_000
 
 
@@ -155,24 +167,31 @@ def loop_decisions_on(
     ]
 
 
-def count_loop_decisions(connection: Connection[Any], pins: ContextPins) -> int:
-    """How many decisions of a run the plane itself made."""
-    row = connection.execute(
-        "SELECT count(*) FROM ofp.decision_record WHERE pins_digest = %s AND content::jsonb ->> 'contract_version' = 'v1'",
-        (pins_digest(pins),),
-    ).fetchone()
-    assert row is not None  # an aggregate has one
-    return int(row[0])
+@dataclass(frozen=True)
+class DecidedPart:
+    """The plane's own decisions on events of a type in a partition of a stream: behind the place `first`, up to `last`."""
+
+    event_type: str
+    stream_name: str
+    partition_id: str
+    first: int
+    last: int
+    decisions: int
 
 
-def decided_event_types(connection: Connection[Any], pins: ContextPins) -> list[str]:
-    """The types of the events that the plane itself decided on, sorted."""
-    rows = connection.execute(
-        "SELECT DISTINCT content::jsonb ->> 'event_type' FROM ofp.decision_record"
-        " WHERE pins_digest = %s AND content::jsonb ->> 'contract_version' = 'v1' ORDER BY 1",
-        (pins_digest(pins),),
-    ).fetchall()
-    return [event_type for (event_type,) in rows]
+def decided_parts(connection: Connection[Any], pins: ContextPins, most: int = 4_000) -> list[DecidedPart]:
+    """All of the plane's own decisions of a run, in parts of about `most`: type after type, the partitions in turns.
+
+    Decisions of others say v0: a record that says anything else counts as the plane's own, and is missed if it is not read.
+    """
+    rows = connection.execute(_PARTS, {"pins_digest": pins_digest(pins), "most": most}).fetchall()
+    last_places: dict[tuple[str, ...], int] = {}
+    parts = []
+    for event_type, _, stream_name, partition_id, last, decisions in rows:
+        partition = (event_type, stream_name, partition_id)
+        parts.append(DecidedPart(*partition, last_places.get(partition, START), int(last), decisions))
+        last_places[partition] = int(last)
+    return parts
 
 
 def read_decisions(connection: Connection[Any], decision_ids: Sequence[str]) -> dict[str, DecisionRecord]:

@@ -7,7 +7,7 @@ import os
 
 from ofp_platform.storage.private_files import UMASK
 
-_COLLECT_AFTER = (50_000, 10, 10)
+_COLLECT_AFTER = 50_000
 
 
 def settle_process() -> None:
@@ -19,10 +19,10 @@ def settle_process() -> None:
     collect_rarely()
 
 
-def collect_rarely() -> None:
-    """Look for cycles of garbage after 50,000 new objects instead of 700 or 2,000. A child process starts without this.
+def collect_rarely(after: int = _COLLECT_AFTER) -> None:
+    """Look for cycles of garbage after so many new objects instead of 700 or 2,000. A child process starts without this.
 
     The events of a batch live until its end, and make no cycles: walking over them again and again found nothing, and took a
     fifth of a comparison's time and of an append's.
     """
-    gc.set_threshold(*_COLLECT_AFTER)
+    gc.set_threshold(after, 10, 10)

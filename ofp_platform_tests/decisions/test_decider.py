@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -14,19 +15,23 @@ import orjson
 import pytest
 
 from ofp_platform.cli.demo.replay import project_available
+from ofp_platform.cli.online.decided_run import decided_run
+from ofp_platform.cli.online.decided_run import replay as replay_run
 from ofp_platform.client import AsyncOfpClient, RetryPolicy
-from ofp_platform.decisions.decided_span import DecidedSpan, DecisionsUnread, PastDecision
+from ofp_platform.decisions.decided_span import DecidedRun, DecisionsUnread, PastDecision
 from ofp_platform.decisions.decider import Decider, DeciderPolicy, PostureUnsteady
 from ofp_platform.decisions.in_force import InForce
 from ofp_platform.decisions.ready_bundles import ReadyBundles
 from ofp_platform.decisions.redeciding import ReplayTally, redecide
+from ofp_platform.decisions.replaying import ReplayBroken
 from ofp_platform.decisions.what_if import Alternative, Cause, WhatIf
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.storage.bundle_events import BundleDamaged, bundle_path
 from ofp_platform.storage.decider_places import PlaceMoved
+from ofp_platform.storage.decision_records import append_decisions, decided_parts
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.loop.bundle import Bundle, BundleInForce, Slot
-from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
+from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, loop_decision_id
 from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.loop.posture import NOTHING_SAID, Mode, PostureInForce
 from ofp_platform.vocabulary.position import Position
@@ -102,8 +107,11 @@ class World:
         return [orjson.loads(payload) for payload in batch.payloads]
 
     def past(self) -> list[PastDecision]:
-        span = DecidedSpan(self.served.plane.pool, self.objects, self.served.reader())
-        return [one for page in span.pages(None, self.served.plane.log.ends(), 100) for one in page]
+        run = self.run()
+        return [one for part in run.parts() for page in run.pages_of(part, 100) for one in page]
+
+    def run(self) -> DecidedRun:
+        return decided_run(self.served.plane)
 
     def wait_stored(self, count: int) -> None:
         """The service stores what it served beside answering, on its own time: it is looked for until it is there."""
@@ -257,9 +265,98 @@ async def test_two_deciders_of_a_run_do_not_both_win(world: World) -> None:
 async def test_a_decision_whose_event_is_not_in_the_log_is_told(world: World) -> None:
     async with world.decider(Held(world.in_force(Mode.HOLD))) as decider:
         await decider.decide_available()
-    reader = replace(world.served.reader(), pins=world.served.profile.context_pins, clock_skew_us=-(10**15))
+    run = replace(world.run(), clock_skew_us=-(10**15))
     with pytest.raises(DecisionsUnread, match="which is no card_payment of the run"):
-        list(DecidedSpan(world.served.plane.pool, world.objects, reader).pages(None, world.served.plane.log.ends()))
+        list(run.pages(run.parts()))
+
+
+async def test_several_processes_tell_what_one_tells(world: World) -> None:
+    async with world.decider(Held(world.in_force())) as decider:
+        await decider.decide_available()
+    records = world.records()
+    world.wait_stored(len({record.feature_snapshot_hash for record in records} - {None}))
+    plane = world.served.plane
+    approved = [record.decision_id for record in records if record.outcome is Outcome.APPROVE]
+    with plane.pool.connection() as connection:
+        connection.execute("ALTER TABLE ofp.decision_record DISABLE TRIGGER USER")
+        connection.execute(
+            'UPDATE ofp.decision_record SET content = replace(content, \'"outcome":"approve"\', \'"outcome":"decline"\')'
+            " WHERE decision_id = ANY(%s)",
+            (approved[::3],),
+        )
+        # what a reader of JSON takes for the same is another record
+        connection.execute(
+            "UPDATE ofp.decision_record SET content = replace(content, '\"contract_version\":', '\"contract_version\": ')"
+            " WHERE decision_id = %s",
+            (approved[1],),
+        )
+        parts = decided_parts(connection, plane.profile.context_pins, 40)
+    assert sum(part.decisions for part in parts) == len(records)
+    assert max(part.decisions for part in parts) <= 40 < len(records) // 4
+    alone, together = ReplayTally(), ReplayTally()
+    counts = list(replay_run(plane, parts, alone, workers=1))
+    assert list(replay_run(plane, parts, together, workers=2, worth_a_process=1)) == counts == [part.decisions for part in parts]
+    assert alone == together
+    assert (alone.decisions, len(alone.differences)) == (len(records), len(approved[::3]) + 1)
+    assert alone.equal == alone.decisions - len(alone.differences)
+    assert {one.words for one in alone.differences} == {
+        "outcome: recorded decline, made again approve",
+        "its bytes are not canonical",
+    }
+    assert sum(count for recorded, count in alone.recorded.items() if recorded.outcome == "approve") == len(approved) - len(
+        approved[::3]
+    )
+
+    # a limit takes the oldest, and no part beyond it
+    limited = world.run().parts(7)
+    assert [part.decisions for part in limited] == [7]
+    few = ReplayTally()
+    list(replay_run(plane, limited, few))
+    assert few.decisions == 7
+
+
+async def test_decisions_that_stand_on_nothing_are_missed_by_each_number_of_processes(world: World) -> None:
+    async with world.decider(Held(world.in_force(Mode.HOLD))) as decider:
+        await decider.decide_available()
+    plane, record = world.served.plane, world.records()[0]
+    beyond = record.event_position.model_copy(update={"offset": 10**6})
+    elsewhere = record.event_position.model_copy(update={"stream_name": "another"})
+    bundle = None if record.bundle is None else record.bundle.bundle
+    with plane.pool.connection() as connection:
+        count = len(world.records())
+        append_decisions(
+            connection,
+            [
+                record.model_copy(update={"event_position": at, "decision_id": loop_decision_id(record.event_id, bundle, at)})
+                for at in (beyond, elsewhere)
+            ],
+        )
+        parts = decided_parts(connection, plane.profile.context_pins, 100)
+    words = f"{count + 2} decisions are recorded, and 2 of them stand on nothing that {plane.log.stream_name}"
+    for workers in (1, 2):
+        tally = ReplayTally()
+        with pytest.raises(DecisionsUnread, match=words):
+            list(replay_run(plane, parts, tally, workers, worth_a_process=1))
+        assert tally.equal == tally.decisions == count
+    with pytest.raises(DecisionsUnread, match=words):
+        list(world.run().pages(parts))
+
+
+async def test_a_process_that_ends_in_the_middle_is_an_error(world: World) -> None:
+    async with world.decider(Held(world.in_force(Mode.HOLD))) as decider:
+        await decider.decide_available()
+    with world.served.plane.pool.connection() as connection:
+        parts = decided_parts(connection, world.served.profile.context_pins, 5)
+    before = {child.pid for child in multiprocessing.active_children()}
+    tally = ReplayTally()
+    counts = replay_run(world.served.plane, parts, tally, 2, worth_a_process=1)
+    next(counts)
+    for child in multiprocessing.active_children():
+        if child.pid not in before:
+            child.kill()
+    with pytest.raises(ReplayBroken, match="ended in the middle"):
+        list(counts)
+    assert tally.decisions < sum(part.decisions for part in parts)
 
 
 async def test_what_another_bundle_would_have_decided_and_why(world: World) -> None:

@@ -31,11 +31,12 @@ from ofp_platform.cli.demo.summary import facts, heading
 from ofp_platform.cli.demo.webhook_receiver import HOOK_PATH, STATUS_PATH, WebhookReceiver, serving
 from ofp_platform.cli.environment import Environment
 from ofp_platform.cli.online.decide import KnownService
+from ofp_platform.cli.online.decided_run import decided_run
 from ofp_platform.cli.online.decider_commands import opened_decider, words_of
 from ofp_platform.cli.online.proof_evidence import proof_of_decision
 from ofp_platform.cli.terminal.progress import done, wheel
 from ofp_platform.cli.terminal.refusals import CommandRefused
-from ofp_platform.decisions.decided_span import DecidedSpan, PastDecision
+from ofp_platform.decisions.decided_span import PastDecision
 from ofp_platform.decisions.event_reader import EventReader
 from ofp_platform.decisions.ready_bundles import ReadyBundles
 from ofp_platform.decisions.redeciding import ReplayTally, redecide
@@ -171,9 +172,8 @@ class LoopSteps:
         done(self.console, "Decided", words_of(tally) + rate)
 
     def _past(self) -> list[PastDecision]:
-        plane = self.plane
-        span = DecidedSpan(plane.pool, plane.objects, self._reader())
-        return [decision for page in span.pages(None, plane.log.ends()) for decision in page]
+        run = decided_run(self.plane)
+        return [decision for page in run.pages(run.parts()) for decision in page]
 
     def _reader(self) -> EventReader:
         profile = self.plane.profile

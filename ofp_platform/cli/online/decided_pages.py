@@ -26,13 +26,14 @@ def over_run(plane: Plane, limit: int | None, words: str, look_at: Callable[[lis
     Raises:
         CommandRefused: a decision stands on nothing in the log.
     """
-    from ofp_platform.decisions.decided_span import DecidedRun, DecisionsUnread
+    from ofp_platform.cli.online.decided_run import decided_run
+    from ofp_platform.decisions.decided_span import DecisionsUnread
 
-    run = DecidedRun(plane.pool, plane.objects, plane.archived_log, plane.profile.context_pins, plane.profile.clock_skew_us)
-    count = run.count()
+    run = decided_run(plane)
+    parts = run.parts(limit)
     try:
-        with bar(Console(stderr=True), words, count if limit is None else min(limit, count)) as advance:
-            for page in run.pages(limit):
+        with bar(Console(stderr=True), words, sum(part.decisions for part in parts)) as advance:
+            for page in run.pages(parts):
                 look_at(page)
                 advance(len(page))
     except DecisionsUnread as unread:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.online.decided_pages import Limit, over_run
+from ofp_platform.cli.online.decided_pages import Limit
 from ofp_platform.cli.online.what_if_command import what_if
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
 from ofp_platform.cli.terminal.printed_facts import item, print_facts
+from ofp_platform.cli.terminal.progress import bar
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.vocabulary.model import is_digest
 
@@ -63,6 +65,7 @@ def show(
 @app.command(short_help="Make the plane's decisions again, bit for bit.")
 def replay(
     limit: Limit = None,
+    workers: Annotated[int, typer.Option(min=1, help="The most processes; a short run takes one.")] = 2,
     json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
@@ -71,13 +74,20 @@ def replay(
     mode as the record names them. Exit code 1 if one is not the same to the last byte, if one cannot be made again, or if there
     is none.
     """
-    from ofp_platform.decisions.ready_bundles import ReadyBundles
-    from ofp_platform.decisions.redeciding import ReplayTally, redecide
+    from ofp_platform.cli.online import decided_run
+    from ofp_platform.decisions.decided_span import DecisionsUnread
+    from ofp_platform.decisions.redeciding import ReplayTally
+    from ofp_platform.decisions.replaying import ReplayBroken
 
     tally = ReplayTally()
     with resolve(home, profile).open_plane("auditor") as plane:
-        load = ReadyBundles(plane.objects).load
-        over_run(plane, limit, "Deciding again", lambda page: redecide(page, load, tally))
+        parts = decided_run.decided_run(plane).parts(limit)
+        try:
+            with bar(Console(stderr=True), "Deciding again", sum(part.decisions for part in parts)) as advance:
+                for count in decided_run.replay(plane, parts, tally, workers):
+                    advance(count)
+        except (DecisionsUnread, ReplayBroken) as error:
+            raise CommandRefused(str(error)) from None
     if not tally.decisions:
         raise CommandRefused("the plane has decided on nothing in the run of the profile: there is nothing to make again")
     shown_differences = tally.differences[:_MOST_SHOWN]

@@ -7,9 +7,10 @@ from pathlib import Path
 import dagster as dg
 
 from ofp_platform.cli.offline.other_vectors import other_registry, other_vectors
-from ofp_platform.decisions.decided_span import DecidedRun, DecisionsUnread, PastDecision
+from ofp_platform.cli.online.decided_run import decided_run, replay
+from ofp_platform.decisions.decided_span import DecisionsUnread
 from ofp_platform.decisions.ready_bundles import ReadyBundles
-from ofp_platform.decisions.redeciding import ReplayTally, redecide
+from ofp_platform.decisions.redeciding import RecordedAs, ReplayTally
 from ofp_platform.decisions.what_if import Alternative, WhatIf, WhatIfTally
 from ofp_platform.online.plane import Plane
 from ofp_platform.orchestration.log.event_assets import OWNERS
@@ -58,24 +59,23 @@ class WhatIfConfig(dg.Config):
 def loop_decisions(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.MaterializeResult[object]]:
     """Make them again, and count them."""
     tally = ReplayTally()
-    outcomes: Counter[tuple[str, str, str]] = Counter()
-    lowered: Counter[str] = Counter()
     problems: list[str] = []
     with plane.open("auditor") as opened_plane:
-        load = ReadyBundles(opened_plane.objects).load
         try:
-            for page in _decided_run(opened_plane).pages():
-                redecide(page, load, tally)
-                outcomes.update(_circumstance(decision) for decision in page)
-                lowered.update(decision.content["posture"].get("lowering", "as in force") for decision in page)
+            for _ in replay(opened_plane, decided_run(opened_plane).parts(), tally):
+                pass
         except DecisionsUnread as unread:
             problems.append(str(unread))
     if not tally.decisions and not problems:
         raise dg.Failure("the plane has decided on nothing in the run of the profile: `ofp decider run`", allow_retries=False)
     problems += [f"{difference.decision_id}: {difference.words}" for difference in tally.differences[:_MOST_SHOWN]]
+    outcomes: Counter[tuple[str, str, str]] = Counter()
+    lowered: Counter[str] = Counter()
     by_outcome: Counter[str] = Counter()
-    for (slot, _, outcome), count in outcomes.items():
-        by_outcome[f"{outcome} ({slot})"] += count
+    for recorded, count in tally.recorded.items():
+        outcomes[recorded.slot, _bundle_words(recorded), recorded.outcome] += count
+        lowered[recorded.lowering or "as in force"] += count
+        by_outcome[f"{recorded.outcome} ({recorded.slot})"] += count
     rows = [(*circumstance, count) for circumstance, count in sorted(outcomes.items())]
     metadata: Metadata = {
         "dagster/row_count": tally.decisions,
@@ -154,22 +154,14 @@ def _try_otherwise(config: WhatIfConfig, plane: Plane, folder: Path) -> WhatIfTa
     registry = other_registry(plane, config.pack, bundle) if config.pack else None
     with other_vectors(plane, folder, as_known_now=config.as_known_now, pack=registry) as vectors:
         trial = WhatIf(Alternative(bundle, mode, vectors), load)
-        for page in _decided_run(plane).pages():
+        run = decided_run(plane)
+        for page in run.pages(run.parts()):
             trial.look_at(page)
     return trial.tally
 
 
-def _decided_run(plane: Plane) -> DecidedRun:
-    profile = plane.profile
-    return DecidedRun(plane.pool, plane.objects, plane.archived_log, profile.context_pins, profile.clock_skew_us)
-
-
-def _circumstance(decision: PastDecision) -> tuple[str, str, str]:
-    """Slot, bundle and outcome of a decision."""
-    content = decision.content
-    bundle = content.get("bundle")
-    name = "none" if bundle is None else f"{bundle['bundle']['bundle_name']}/{bundle['bundle']['digest'][:12]}"
-    return content["slot"], name, content["outcome"]
+def _bundle_words(recorded: RecordedAs) -> str:
+    return f"{recorded.bundle_name}/{recorded.bundle_digest[:12]}" if recorded.bundle_digest else "none"
 
 
 decisions_job = dg.define_asset_job(
