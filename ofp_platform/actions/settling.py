@@ -10,8 +10,8 @@ from psycopg import Connection
 
 from ofp_platform.actions.allow_list import executor_of
 from ofp_platform.actions.ledger import AttemptEnding, Wait, keep_waiting, record_endings, record_outcomes
+from ofp_platform.log.governance_log import append_facts_with
 from ofp_platform.log.postgres import PostgresLog
-from ofp_platform.storage.governance_facts import append_facts_with
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.loop.action import ActionIntent, ActionOutcome, AttemptEnd, OutcomeKind
 from ofp_platform.vocabulary.loop.action_policy import ActionPolicy
@@ -73,9 +73,9 @@ def settle(
         reason=settlement.reason,
         at_utc=format_time(at_us),
     )
-    append_facts_with(connection, [fact])
     if not settlement.is_done:
         keep_waiting(connection, [Wait(intent_id, 0, 0, False, words)])
+        append_facts_with(connection, [fact])
         return
     outcome = ActionOutcome(
         context_pins=pins,
@@ -89,3 +89,4 @@ def settle(
         at_utc=format_time(at_us),
     )
     record_outcomes(connection, log, [(intent_id, outcome)])
+    append_facts_with(connection, [fact])

@@ -45,7 +45,7 @@ from ofp_platform.vocabulary.offline.build_plan import BuildPlan
 from ofp_platform.vocabulary.offline.build_receipt import STAGE_CONTENTS
 from ofp_platform.vocabulary.offline.build_run import BuildReceipt, BuildRun
 from ofp_platform.vocabulary.offline.dataset_manifest import DatasetManifest
-from ofp_platform.vocabulary.offline.governance_fact import FACT
+from ofp_platform.vocabulary.offline.governance_fact import FACT, GovernanceMessage
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion, LabelAssertions, LabelReceipt
 from ofp_platform.vocabulary.offline.model_lineage import ModelLineage
 from ofp_platform.vocabulary.offline.overviews import (
@@ -386,6 +386,9 @@ def contract_schemas() -> dict[str, dict[str, Any]]:
         "action_intent_v0.schema.json": object_schema(ActionIntent, "action_intent", "Intent of an action v0"),
         "action_outcome_v0.schema.json": object_schema(ActionOutcome, "action_outcome", "Outcome of an action v0"),
         "action_record_v0.schema.json": object_schema(ActionRecord, "action_record", "Action with its attempts v0"),
+        "governance_message_v0.schema.json": object_schema(
+            GovernanceMessage, "governance_message", "Governance fact on its stream v0"
+        ),
         "action_policy_v0.schema.json": object_schema(ActionPolicy, "action_policy", "Action policy v0"),
         "posture_change_v0.schema.json": object_schema(PostureChange, "posture_change", "Change of posture v0"),
         "posture_message_v0.schema.json": object_schema(PostureMessage, "posture_message", "Change of posture on control v0"),

@@ -8,7 +8,7 @@ from ofp_platform.audit.appending import HeadTimes, add_leaves_and_head, held_lo
 from ofp_platform.audit.leaf_sources import SOURCE_OF
 from ofp_platform.audit.signing_keys import SigningKey
 from ofp_platform.audit.tree_heads import AuditRefused, key_after, newest_head, put_head
-from ofp_platform.storage.governance_facts import append_facts_with
+from ofp_platform.log.governance_log import append_facts_with
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import digest_of

@@ -16,6 +16,7 @@ from ofp_platform.bundles.compatibility import LivePlane, incompatibilities
 from ofp_platform.bundles.lifecycle import AskedStep, BundleRefused, NextStep, name_of, next_step
 from ofp_platform.bundles.publication import put_bundle
 from ofp_platform.ingress.own_streams import Message, append_messages
+from ofp_platform.log.governance_log import append_facts_with
 from ofp_platform.log.postgres import PostgresLog, log_answering
 from ofp_platform.storage.bundle_events import (
     BundleDamaged,
@@ -29,7 +30,6 @@ from ofp_platform.storage.bundle_events import (
     steps_of_scope,
 )
 from ofp_platform.storage.crash_points import crash_point
-from ofp_platform.storage.governance_facts import append_facts_with
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins

@@ -8,6 +8,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from ofp_platform.log.governance_log import ComparedFacts
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.loop.loop_reconciliation import LoopReconciliation
@@ -42,9 +43,15 @@ _LABELS = """
 
 
 def reconcile_loop(
-    connection: Connection[Any], pins: ContextPins, event_type: str, event_ids: Iterable[str], between: tuple[Basis, Basis]
+    connection: Connection[Any],
+    pins: ContextPins,
+    event_type: str,
+    event_ids: Iterable[str],
+    between: tuple[Basis, Basis],
+    facts: ComparedFacts,
 ) -> LoopReconciliation:
-    """The sums of a run. `event_ids`: of the events of the type that stand in the log between the two bases, as often as they do.
+    """The sums of a run. `event_ids`: of the events of the type that stand in the log between the two bases, as often as they do;
+    `facts`: the governance facts of the database, compared with their stream.
 
     Raises:
         psycopg.Error: the database does not answer.
@@ -60,6 +67,8 @@ def reconcile_loop(
     differences = [
         *_name_some("events without a decision", sorted(traffic - decided_counts.keys())),
         *_name_some("decisions on events that do not stand there", sorted(decided_counts.keys() - traffic)),
+        *_name_some("governance facts without a message on their stream", facts.without_message),
+        *_name_some("messages on the stream of governance without a fact", facts.without_fact),
         *_name_some("events decided on more than once", sorted(name for name, count in decided_counts.items() if count > 1)),
     ]
     sums = (
@@ -89,6 +98,8 @@ def reconcile_loop(
         labels_accepted=accepted,
         labels_rejected=rejected,
         labels_pending=asserted - accepted - rejected,
+        governance_facts=facts.fact_count,
+        governance_messages=facts.message_count,
         differences=tuple(differences),
     )
 

@@ -11,11 +11,11 @@ from ofp_platform.ingress.door import Door, class_map_path
 from ofp_platform.ingress.gate import Gate
 from ofp_platform.ingress.publishing_door import PublishingDoor
 from ofp_platform.log.admission import Admission
+from ofp_platform.log.policy_facts import note_policy
 from ofp_platform.log.port import EventLog
 from ofp_platform.log.postgres import PostgresLog, log_answering
 from ofp_platform.log.publishing import Publisher, PublishingLog
 from ofp_platform.storage.objects import ObjectStore
-from ofp_platform.storage.policy_facts import note_policy
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ofp_platform.ingress.batches import BatchReceipt
 from ofp_platform.ingress.door import Door
 from ofp_platform.ingress.receipts import QuarantinedRecord, kept_record
-from ofp_platform.storage.governance_facts import append_facts_with
+from ofp_platform.log.governance_log import append_facts_with
 from ofp_platform.vocabulary.admission_receipt import QuarantineReason
 from ofp_platform.vocabulary.offline.governance_fact import QuarantineReplayed
 

@@ -16,9 +16,10 @@ from ofp_platform.log.archive import ArchiveConflict
 from ofp_platform.log.archive_segment import ROW_GROUP_RECORDS
 from ofp_platform.log.archive_store import Archive
 from ofp_platform.log.archived_tail import demand_topic
+from ofp_platform.log.governance_log import append_facts_with
 from ofp_platform.log.port import EventLog, PositionTrimmed
 from ofp_platform.log.span_records import ReplayGap, log_batches
-from ofp_platform.storage.governance_facts import append_facts_with, role_of
+from ofp_platform.storage.governance_facts import role_of
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.offline.archive_receipt import ArchiveReceipt
 from ofp_platform.vocabulary.offline.governance_fact import ArchiveConflictFound

@@ -5,11 +5,11 @@ import json
 import dagster as dg
 import psycopg
 
+from ofp_platform.log.governance_log import append_facts
 from ofp_platform.orchestration.dagster_internals import ASSET_PARTITION_RANGE_END_TAG, ASSET_PARTITION_RANGE_START_TAG
 from ofp_platform.orchestration.failure_alert import send_alert
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.storage.embedded import EmbeddedPostgresError
-from ofp_platform.storage.governance_facts import append_facts
 from ofp_platform.storage.postgres import DatabaseUnavailable
 from ofp_platform.vocabulary.offline.governance_fact import RunFailed
 

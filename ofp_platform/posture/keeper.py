@@ -12,9 +12,9 @@ from typing import Any
 from psycopg import Connection
 
 from ofp_platform.ingress.own_streams import Message, append_messages
+from ofp_platform.log.governance_log import append_facts_with
 from ofp_platform.log.postgres import PostgresLog, log_answering
 from ofp_platform.posture.evaluator import ProposedChange, Signals, evaluate
-from ofp_platform.storage.governance_facts import append_facts_with
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.posture_changes import append_posture_change, last_posture_change, lock_posture, tell_of_posture
 from ofp_platform.vocabulary.identity import ContextPins

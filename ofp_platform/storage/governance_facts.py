@@ -1,15 +1,13 @@
-"""Governance facts in the database: appended once, never changed, read newest first."""
+"""Governance facts in the database, read newest first. They are appended by `ofp_platform.log.governance_log`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from psycopg import Connection
 
 from ofp_platform.storage.postgres import Pool
-from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.offline.governance_fact import FACT, GovernanceFact
 
 
@@ -20,29 +18,6 @@ class RecordedFact:
     recorded_at_utc: str
     digest: str
     fact: GovernanceFact
-
-
-def append_facts(pool: Pool, facts: Sequence[GovernanceFact]) -> int:
-    """Append facts, all or none, and return how many were new. A fact that is there already stays as it is.
-
-    Raises:
-        psycopg.Error: nothing was appended; call again.
-    """
-    with pool.connection() as connection, connection.transaction():
-        return append_facts_with(connection, facts)
-
-
-def append_facts_with(connection: Connection[Any], facts: Sequence[GovernanceFact]) -> int:
-    """As `append_facts`, in the caller's transaction: with what they are about, or not at all."""
-    new_count = 0
-    for fact in facts:
-        content = canonical_bytes(fact.wire()).decode("utf-8")
-        cursor = connection.execute(
-            "INSERT INTO ofp.governance_fact (digest, fact, content) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-            (sha256_hex(content.encode("utf-8")), fact.fact, content),
-        )
-        new_count += cursor.rowcount
-    return new_count
 
 
 def read_facts(pool: Pool, fact: str | None = None, *, about: str = "", limit: int = 20) -> list[RecordedFact]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from ofp_platform.storage.governance_facts import append_facts
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.adjudication import Adjudication
@@ -11,15 +10,6 @@ from ofp_platform.vocabulary.offline.governance_fact import FACT, IdAdjudicated
 _OF_STREAM = """
     SELECT content FROM ofp.governance_fact
     WHERE fact = 'id_adjudicated' AND content::jsonb ->> 'stream_name' = %s ORDER BY fact_number"""
-
-
-def adjudicate(pool: Pool, decision: IdAdjudicated) -> None:
-    """Record a decision. A later one about the same id of the same run takes its place, and both are kept.
-
-    Raises:
-        psycopg.Error: nothing was recorded; call again.
-    """
-    append_facts(pool, [decision])
 
 
 def read_decisions(pool: Pool, stream_name: str, pins: ContextPins) -> list[IdAdjudicated]:

@@ -175,6 +175,7 @@ TABLES: dict[str, TableRights] = {
         Rows.APPENDED,
         {_INGRESS: ADD, _PROJECTOR: ADD, _OFFLINE: ADD, _SERVING: ADD, _DECIDER: ADD, _EXECUTOR: ADD},
     ),
+    "governance_stream": TableRights(Rows.APPENDED, {}),
     "build_run": TableRights(Rows.GUARDED, {_SERVING: KEEP, _OFFLINE: KEEP}),
     "build_receipt": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: READ}),
     "parity_record": TableRights(Rows.CHANGED, {_OFFLINE: KEEP, _SERVING: READ}),

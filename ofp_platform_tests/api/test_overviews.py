@@ -11,12 +11,12 @@ import pytest
 
 from ofp_platform.api.examples import decision_example
 from ofp_platform.api.overviews import Overviews
+from ofp_platform.log.governance_log import append_facts
 from ofp_platform.offline.parity.correction_store import store_corrections
 from ofp_platform.offline.parity.parity_store import store_records
 from ofp_platform.offline.runs.run_ledger import RunLedger
 from ofp_platform.storage.bundle_events import append_bundle_event
 from ofp_platform.storage.decision_records import append_decisions
-from ofp_platform.storage.governance_facts import append_facts
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.canonical import canonical_bytes

@@ -19,6 +19,7 @@ from ofp_platform.api.contract_files import CONTRACTS, contract_schemas
 from ofp_platform.learning.protocol import Protocol
 from ofp_platform.learning.training import train
 from ofp_platform.learning.training_rows import Columns
+from ofp_platform.log.governance_log import append_facts
 from ofp_platform.offline.datasets.publication import load_manifest
 from ofp_platform.offline.parity.forensic_rebuild import RunPolicies
 from ofp_platform.offline.requests.intent_file import parse_intent
@@ -27,7 +28,6 @@ from ofp_platform.offline.runs.run_parity import RunToProve, correct_run, prove_
 from ofp_platform.offline.runs.run_reconciliation import governance_facts, reconcile
 from ofp_platform.online.ranges.snapshot_sets import last_full_hour, materialise_hour
 from ofp_platform.online.serving.snapshot_store import SnapshotStore
-from ofp_platform.storage.governance_facts import append_facts
 from ofp_platform.storage.snapshot_records import decompress
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
@@ -85,6 +85,7 @@ PINNED_ELSEWHERE = {"ofp_health", "ofp_feature_groups", "profile", "ofs_label_as
     "action_record",
     "action_list",
     "action_settlement_ask",
+    "governance_message",
     "action_policy",
     "posture_change",
     "posture_message",

@@ -11,10 +11,10 @@ import pytest
 
 from ofp_platform.audit.appending import AppendOutcome, append_records
 from ofp_platform.audit.signing_keys import SigningKey
+from ofp_platform.log.governance_log import append_facts
 from ofp_platform.storage.decision_records import append_decisions
 from ofp_platform.storage.embedded import SUPERUSER, as_role
 from ofp_platform.storage.evidence import keep_evidence
-from ofp_platform.storage.governance_facts import append_facts
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex

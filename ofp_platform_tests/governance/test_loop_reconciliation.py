@@ -8,15 +8,19 @@ from pathlib import Path
 import pytest
 
 from ofp_platform.governance.loop_reconciliation import keep_reconciliation, reconcile_loop
+from ofp_platform.log.governance_log import compare_facts
 from ofp_platform.storage.decision_records import append_decisions
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.identity import pins_digest
 from ofp_platform.vocabulary.loop.bundle import Slot
 from ofp_platform.vocabulary.loop.loop_reconciliation import LoopReconciliation
 from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis
 from ofp_platform_tests.decisions.test_wanted_actions import PINS, record
+
+UNSENT = sha256_hex(b"{}")
 
 
 @pytest.fixture
@@ -34,7 +38,16 @@ def basis(offset: int) -> Basis:
 
 def summed(pool: Pool, *event_ids: str) -> LoopReconciliation:
     with pool.connection() as connection:
-        return reconcile_loop(connection, PINS, "card_payment", event_ids, (basis(0), basis(9)))
+        return reconcile_loop(connection, PINS, "card_payment", event_ids, (basis(0), basis(9)), compare_facts(pool))
+
+
+def test_facts_that_are_not_on_their_stream_are_named(pool: Pool) -> None:
+    assert (summed(pool).governance_facts, summed(pool).governance_messages) == (0, 0)
+    with pool.connection() as connection:
+        connection.execute("INSERT INTO ofp.governance_fact (digest, fact, content) VALUES (%s, 'x', '{}')", (UNSENT,))
+    report = summed(pool)
+    assert (report.governance_facts, report.governance_messages) == (1, 0)
+    assert f"1 governance facts without a message on their stream: {UNSENT}" in report.differences
 
 
 def test_nothing_at_all_balances_and_says_so_in_zeros(pool: Pool) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 from ofp_platform.api.build_examples import intent_example
 from ofp_platform.api.overview_examples import manifest_example, pack_operations_example
+from ofp_platform.log.governance_log import append_facts
 from ofp_platform.offline.datasets.dataset_index import DatasetIndex
 from ofp_platform.offline.parity.correction_store import store_corrections
 from ofp_platform.offline.parity.parity_store import store_records
 from ofp_platform.offline.requests.intent_file import Intent
 from ofp_platform.offline.runs.run_ledger import RunLedger
-from ofp_platform.storage.governance_facts import append_facts
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import sha256_hex

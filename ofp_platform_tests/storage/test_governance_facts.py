@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from ofp_platform.storage.governance_facts import append_facts, read_facts
+from ofp_platform.log.governance_log import append_facts
+from ofp_platform.storage.governance_facts import read_facts
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, Refusal
 from ofp_platform.vocabulary.offline.governance_fact import BuildFailed, RunFailed, gist, subject

@@ -43,6 +43,7 @@ from ofp_platform.decisions.redeciding import ReplayTally, redecide
 from ofp_platform.decisions.what_if import Alternative, WhatIf
 from ofp_platform.governance.loop_reconciliation import keep_reconciliation, reconcile_loop
 from ofp_platform.learning.training import TrainedModel
+from ofp_platform.log.governance_log import compare_facts
 from ofp_platform.offline.labels.label_intake import LabelIntake
 from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.online.plane import Plane
@@ -314,7 +315,8 @@ class LoopSteps:
         with plane.pool.connection() as connection:
             span = decided_span(connection, pins, plane.log.stream_name)
             assert span is not None  # it was begun above
-            report = reconcile_loop(connection, pins, reader.event_type, reader.ids_between(*span), span)
+            facts = compare_facts(plane.pool)
+            report = reconcile_loop(connection, pins, reader.event_type, reader.ids_between(*span), span, facts)
         if report.differences:
             raise CommandRefused("the loop does not balance:\n" + "\n".join(report.differences))
         return report

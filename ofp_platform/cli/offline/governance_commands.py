@@ -62,11 +62,13 @@ def reconcile(
     profile: ProfileSource = None,
 ) -> None:
     """Hold the events of the log that the decider came by against its decisions, intents of actions against their outcomes,
-    decisions against the audit log, labels of cases against the answers of the label store. Exit code 1 if something is missing
+    decisions against the audit log, labels of cases against the answers of the label store, governance facts against their
+    stream. Exit code 1 if something is missing
     or left over (its names are printed), or if nothing was ever decided.
     """
     from ofp_platform.decisions.event_reader import EventReader
     from ofp_platform.governance.loop_reconciliation import keep_reconciliation, reconcile_loop
+    from ofp_platform.log.governance_log import compare_facts
     from ofp_platform.storage.decider_places import decided_span
 
     with resolve(home, profile).open_plane("auditor") as plane:
@@ -79,7 +81,8 @@ def reconcile(
             span = decided_span(connection, pins, plane.log.stream_name)
             if span is None:
                 raise CommandRefused(f"nothing of run {pins.run_id!r} is decided on yet: `ofp decider run` decides")
-            report = reconcile_loop(connection, pins, deciding.event_type, reader.ids_between(*span), span)
+            facts = compare_facts(plane.pool)
+            report = reconcile_loop(connection, pins, deciding.event_type, reader.ids_between(*span), span, facts)
         path = keep_reconciliation(plane.objects, report) if keep else None
     intents = f"{report.executed:,} executed + {report.denied:,} denied + {report.failed:,} failed + {report.open_intents:,} open"
     leaves = (
@@ -91,6 +94,7 @@ def reconcile(
         f"intents    {report.intents:,} = {intents}",
         f"decisions  {report.decisions + report.shadow_decisions:,} = {leaves}",
         f"labels     {report.labels_asserted:,} = {labels}",
+        f"facts      {report.governance_facts:,} of the database; {report.governance_messages:,} messages on their stream",
         *report.differences,
     ]
     lines += [] if report.differences else ["it balances to the unit"]

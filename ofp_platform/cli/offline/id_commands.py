@@ -35,7 +35,7 @@ def adjudicate(
     The decision is part of the identity of every dataset of the run whose replay has that record. Values of features do not
     change: both contents are events, online and offline. A later decision about the same id takes its place.
     """
-    from ofp_platform.storage.id_adjudications import adjudicate as record
+    from ofp_platform.log.governance_log import append_facts
     from ofp_platform.storage.postgres import open_pool
     from ofp_platform.vocabulary.offline.adjudication import Adjudication
     from ofp_platform.vocabulary.offline.governance_fact import IdAdjudicated
@@ -61,7 +61,7 @@ def adjudicate(
         decided_at_utc=format_time(int(time.time() * MICROS_PER_SECOND)),
     )
     with open_pool(environment.dsn("offline")) as pool:
-        record(pool, decision)
+        append_facts(pool, [decision])
     line = f"of {event_class} {event_id} the record at {position} counts; build again with `ofp intent retry`"
     print_facts(decision, [line], as_json=json)
 

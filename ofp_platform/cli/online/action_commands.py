@@ -273,7 +273,7 @@ class _Teller:
 def _action_executor(environment: Environment, policy: Path | None) -> Iterator[tuple[Plane, ActionExecutor]]:
     from ofp_platform.actions.executing import ActionExecutor
     from ofp_platform.actions.webhook import open_webhooks
-    from ofp_platform.storage.policy_facts import note_policy
+    from ofp_platform.log.policy_facts import note_policy
 
     with environment.open_plane_without_log("executor") as plane:
         action_policy = _load_policy(environment, plane, policy)

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.csv
 from psycopg import Connection
 
+from ofp_platform.log.governance_log import append_facts_with
 from ofp_platform.offline.labels.label_columns import OBSERVED_TIME, ResolvedLabels
 from ofp_platform.offline.sources.store_outage import answering
-from ofp_platform.storage.governance_facts import append_facts_with, role_of
+from ofp_platform.storage.governance_facts import role_of
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.offline.build_intent import SourceClass

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from psycopg import Connection
 
+from ofp_platform.log.governance_log import append_facts, append_facts_with
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.online.projecting.apply_until import apply_until
 from ofp_platform.online.projecting.projector import ApplyReceipt
@@ -21,7 +22,6 @@ from ofp_platform.online.ranges.pack_plan import PlanRefused
 from ofp_platform.online.ranges.rebuild import RebuildReceipt, RebuildRefused, switch_live
 from ofp_platform.online.state.projection import ProjectionRow, UnknownProjection
 from ofp_platform.registry.pack import pack_digest
-from ofp_platform.storage.governance_facts import append_facts, append_facts_with
 from ofp_platform.storage.pack_operations import last_switch
 from ofp_platform.vocabulary.canonical import digest_of
 from ofp_platform.vocabulary.offline.governance_fact import PackOperation

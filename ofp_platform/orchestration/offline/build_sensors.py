@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import dagster as dg
 
+from ofp_platform.log.governance_log import append_facts
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.run_reconciliation import Ending, finished_since, governance_facts, reconcile
 from ofp_platform.offline.runs.waiting_runs import waiting_runs
@@ -13,7 +14,6 @@ from ofp_platform.orchestration.offline.build_assets import ASSETS, BUILD_PLAN, 
 from ofp_platform.orchestration.partitions import BUILD_REQUEST, request_key_of
 from ofp_platform.orchestration.resources import BuildContextResource
 from ofp_platform.orchestration.run_liveness import TICK_SECONDS, UNFINISHED, goes_on
-from ofp_platform.storage.governance_facts import append_facts
 from ofp_platform.storage.objects import ObjectStoreUnavailable
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason
 from ofp_platform.vocabulary.offline.build_run import BuildRun, RunState
@@ -93,7 +93,7 @@ def build_outcomes(
             for fact in facts:
                 context.log.info("governance fact: %s", json.dumps(fact.wire(), sort_keys=True))
             # where it fails, so does the tick, and this run is reported again
-            append_facts(build_context.pool, facts)
+            append_facts(build_context.pool, facts, run.intent.context_pins)
             ended_runs.append(run)
             ending = place
     if not ended_runs:

@@ -10,6 +10,7 @@ from ofp_platform.audit.tree_heads import AuditRefused
 from ofp_platform.audit.verification import Verification, verify_log
 from ofp_platform.decisions.event_reader import EventReader
 from ofp_platform.governance.loop_reconciliation import keep_reconciliation, reconcile_loop
+from ofp_platform.log.governance_log import compare_facts
 from ofp_platform.orchestration.log.event_assets import OWNERS
 from ofp_platform.orchestration.offline.build_plots import counts_by_name
 from ofp_platform.orchestration.offline.decision_assets import DECISIONS
@@ -191,7 +192,7 @@ def loop_cases(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.Materializ
             blocking=True,
             description=(
                 "Traffic = decisions, intents = outcomes, decisions = leaves of the audit log, labels asserted = accepted +"
-                " rejected; to the unit."
+                " rejected, governance facts = messages; to the unit."
             ),
         )
     ],
@@ -207,7 +208,8 @@ def loop_reconciliation(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.M
         if span is None:
             raise dg.Failure("nothing of the run is decided on yet: `ofp decider run`", allow_retries=False)
         reader = EventReader(opened_plane.archived_log, pins, deciding.event_type, profile.clock_skew_us)
-        report = reconcile_loop(connection, pins, deciding.event_type, reader.ids_between(*span), span)
+        facts = compare_facts(opened_plane.pool)
+        report = reconcile_loop(connection, pins, deciding.event_type, reader.ids_between(*span), span, facts)
         path = keep_reconciliation(opened_plane.objects, report)
     check = dg.AssetCheckResult(
         check_name=BALANCES, passed=not report.differences, description="\n".join(report.differences) or None
@@ -225,6 +227,8 @@ def _sums(report: LoopReconciliation) -> Iterator[tuple[str, str, int]]:
     yield f"decisions of both slots {decided:,}", f"leaves {report.decision_leaves:,}", decided - report.decision_leaves
     answered = f"accepted {report.labels_accepted:,} + rejected {report.labels_rejected:,}"
     yield f"labels {report.labels_asserted:,}", answered, report.labels_pending
+    facts, messages = report.governance_facts, report.governance_messages
+    yield f"governance facts {facts:,}", f"messages {messages:,}", facts - messages
 
 
 observe_loop_job = dg.define_asset_job(

@@ -16,7 +16,8 @@ from ofp_platform.vocabulary.serving import Count, Version
 
 class LoopReconciliation(Model):
     """Traffic up to where the decider stands = decisions; intents = outcomes; decisions = audit leaves; labels asserted =
-    accepted + rejected. `differences`: what of it is not so, in words, each with the names of the first that differ.
+    accepted + rejected; governance facts = their messages. `differences`: what of it is not so, in words, each with the names of
+    the first that differ.
     """
 
     kind: Literal["loop_reconciliation"] = "loop_reconciliation"
@@ -40,6 +41,8 @@ class LoopReconciliation(Model):
     labels_accepted: Count
     labels_rejected: Count
     labels_pending: Count = Field(description="0 at the end")
+    governance_facts: Count = Field(description="of the database, since there is a stream of them")
+    governance_messages: Count = Field(description="on that stream")
     differences: tuple[str, ...] = Field(strict=False)
 
     def stored(self) -> bytes:

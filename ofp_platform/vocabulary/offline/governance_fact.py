@@ -238,6 +238,23 @@ GovernanceFact = (
     | LabelsPublished
     | ArchiveConflictFound
 )
+
+
+class GovernanceMessage(Model):
+    """A fact on the stream of governance. Without `content`, where no log takes that: the table has it under its digest."""
+
+    kind: Literal["governance_message"] = "governance_message"
+    contract_version: Version = "v0"
+    fact: Name
+    digest: Digest = Field(description="SHA-256 over the canonical bytes of the fact")
+    content: Annotated[GovernanceFact, Field(discriminator="fact")] | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """As it stands on the stream: what is absent is left out, and the fact is as it is in its table."""
+        head = self.model_dump(mode="json", exclude={"content"})
+        return head if self.content is None else {**head, "content": self.content.wire()}
+
+
 FACT: TypeAdapter[GovernanceFact] = TypeAdapter(Annotated[GovernanceFact, Field(discriminator="fact")])
 FACTS = (
     "action_settled",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from ofp_platform.storage.governance_facts import append_facts
+from ofp_platform.log.governance_log import append_facts
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform_tests.cli.program import Ofp
 from ofp_platform_tests.storage.test_governance_facts import BUILD, RUN

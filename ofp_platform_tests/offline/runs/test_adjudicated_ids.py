@@ -10,12 +10,13 @@ import orjson
 import pyarrow.compute as pc
 import pytest
 
+from ofp_platform.log.governance_log import append_facts
 from ofp_platform.log.port import RecordBatch
 from ofp_platform.offline.datasets.dataset_reader import read_dataset
 from ofp_platform.offline.datasets.publication import load_manifest
 from ofp_platform.offline.runs.builder import build
 from ofp_platform.storage.governance_facts import read_facts
-from ofp_platform.storage.id_adjudications import adjudicate, read_decisions, standing_adjudications
+from ofp_platform.storage.id_adjudications import read_decisions, standing_adjudications
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.offline.adjudication import Adjudication
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason
@@ -75,7 +76,7 @@ def decide(world: LabelledPlane, place: Place, second: int = 0, event_class: str
         reason="the producer says so",
         decided_at_utc=f"2026-02-01T00:00:{second:02d}Z",
     )
-    adjudicate(world.plane.pool, decision)
+    append_facts(world.plane.pool, [decision])
 
 
 def published(world: LabelledPlane, run: BuildRun) -> DatasetManifest:

@@ -9,8 +9,8 @@ import pytest
 
 from ofp_platform.audit.signing_keys import VARIABLE
 from ofp_platform.audit.tree_heads import newest_head
+from ofp_platform.log.governance_log import append_facts
 from ofp_platform.online.plane import Plane
-from ofp_platform.storage.governance_facts import append_facts
 from ofp_platform.vocabulary.offline.governance_fact import RunFailed
 
 FACT = RunFailed(

@@ -17,6 +17,7 @@ from ofp_platform.decisions.decider import Decider, DeciderPolicy
 from ofp_platform.decisions.event_reader import EventReader
 from ofp_platform.decisions.in_force import InForce
 from ofp_platform.decisions.ready_bundles import ReadyBundles
+from ofp_platform.log.governance_log import append_facts
 from ofp_platform.online.plane import Plane
 from ofp_platform.orchestration.offline import loop_assets
 from ofp_platform.orchestration.offline.decision_assets import loop_decisions, loop_what_if
@@ -30,7 +31,6 @@ from ofp_platform.orchestration.offline.loop_assets import (
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.storage.bundle_events import append_bundle_event
 from ofp_platform.storage.case_entries import OfferedEntry, append_entries
-from ofp_platform.storage.governance_facts import append_facts
 from ofp_platform.vocabulary.loop.bundle import BundleEvent, BundleStep, Slot
 from ofp_platform.vocabulary.loop.case import CaseEvent, CaseTrigger, StatedEvidence, Triggered
 from ofp_platform.vocabulary.loop.posture import Mode

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from psycopg import Connection
 
-from ofp_platform.storage.governance_facts import append_facts_with, role_of
+from ofp_platform.log.governance_log import append_facts_with
+from ofp_platform.storage.governance_facts import role_of
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.offline.governance_fact import PolicyInForce

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+from ofp_platform.log.policy_facts import note_policy
 from ofp_platform.storage.governance_facts import read_facts
-from ofp_platform.storage.policy_facts import note_policy
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.governance_fact import PolicyInForce
