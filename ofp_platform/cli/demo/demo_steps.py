@@ -107,14 +107,13 @@ class DemoSteps:
     def _loop(self, replay: Replay, dsn: str, profile_source: str, half: OfflineSteps) -> None:
         """The plane itself decides on the last records, and what follows from that."""
         heading(self.console, "From decisions to actions, labels and proof")
-        champion, challenger = half.champion_and_challenger()
         profile = loop_profile(replay.profile, replay.event_type)
         assert self._decided_from is not None
         with (
             Plane.open(profile, dsn) as plane,
             serving(self.environment, profile_source, dsn, "demo-loop.log") as service,
         ):
-            LoopSteps(self.environment, plane, service, self._decided_from, champion, challenger, self.console).run()
+            LoopSteps(self.environment, plane, service, self._decided_from, half, self.console).run()
 
     def _show_ring(self, dsn: str) -> None:
         """The ring of accounts, on streams of its own beside the payments."""

@@ -27,9 +27,11 @@ from ofp_platform.bundles.compatibility import LivePlane
 from ofp_platform.bundles.trained_model import load_trained_model
 from ofp_platform.cases.case_desk import CaseDesk
 from ofp_platform.cases.triggering import Collection, collect
+from ofp_platform.cli.demo.offline_steps import CASE_LABEL, OfflineSteps
 from ofp_platform.cli.demo.summary import facts, heading
 from ofp_platform.cli.demo.webhook_receiver import HOOK_PATH, STATUS_PATH, WebhookReceiver, serving
 from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.offline.retraining import retrain
 from ofp_platform.cli.online.decide import KnownService
 from ofp_platform.cli.online.decided_run import decided_run
 from ofp_platform.cli.online.decider_commands import opened_decider, words_of
@@ -45,7 +47,7 @@ from ofp_platform.governance.loop_reconciliation import keep_reconciliation, rec
 from ofp_platform.learning.training import TrainedModel
 from ofp_platform.log.governance_log import compare_facts
 from ofp_platform.offline.labels.label_intake import LabelIntake
-from ofp_platform.offline.labels.label_store import LabelStore
+from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 from ofp_platform.online.plane import Plane
 from ofp_platform.posture.keeper import PostureKeeper
 from ofp_platform.registry.models import event_class
@@ -57,18 +59,21 @@ from ofp_platform.vocabulary.loop.bundle import Bundle, Slot
 from ofp_platform.vocabulary.loop.case import Closed, DecisionEvidence, Triggered
 from ofp_platform.vocabulary.loop.case_requests import LabelAsk
 from ofp_platform.vocabulary.loop.case_standing import CaseState
+from ofp_platform.vocabulary.loop.challenger_report import RuleName
 from ofp_platform.vocabulary.loop.loop_reconciliation import LoopReconciliation
 from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.loop.posture import Mode
 from ofp_platform.vocabulary.offline.run_facts import TrafficMode
 from ofp_platform.vocabulary.position import Basis
 from ofp_platform.vocabulary.profile import DecidedAction, DecidingPolicy, Profile
+from ofp_platform.vocabulary.times import format_time
 
 _WEBHOOK, _TELL = "payments", "tell_payments"
 _SECRET = "OFP_DEMO_WEBHOOK_SECRET"
 _STORED_SECONDS = 60.0
 _MOST_CASES = 25
 _DECIDER = "decider"
+_BESIDE: RuleName = "behind_active_at_most"
 
 
 def loop_profile(profile: Profile, event_type: str) -> Profile:
@@ -89,16 +94,15 @@ def loop_profile(profile: Profile, event_type: str) -> Profile:
 
 @dataclass
 class LoopSteps:
-    """`plane`: of a `loop_profile`; `begin`: from where the plane itself decides; `champion`, `challenger`: trained models, None
-    where nothing could be learned: then rules alone decide.
+    """`plane`: of a `loop_profile`; `begin`: from where the plane itself decides; `half`: what was learned before; if nothing
+    was, rules alone decide.
     """
 
     environment: Environment
     plane: Plane
     service: KnownService
     begin: Basis
-    champion: TrainedModel | None
-    challenger: TrainedModel | None
+    half: OfflineSteps
     console: Console
 
     def run(self) -> None:
@@ -113,7 +117,7 @@ class LoopSteps:
         past = self._made_again()
         self._act()
         self._cases()
-        self._what_if(past)
+        self._challenge(past)
         head, key = self._audit()
         report = self._reconcile()
         heading(self.console, "The loop")
@@ -135,7 +139,7 @@ class LoopSteps:
         plane = self.plane
         registry = plane.known_registry()
         path = bundle_source(registry.pack.pack_id)
-        bundle = self._bundle(path, self.champion)
+        bundle = self._bundle(path, self.half.champion)
         live = LivePlane(registry, plane.profile.context_stream is not None)
         engineer, officer = self._registry("ml-engineer"), self._registry("risk-officer")
         engineer.publish(bundle, "trained on the first weeks")
@@ -148,7 +152,8 @@ class LoopSteps:
         control = plane.control_log(create=True)
         keeper = PostureKeeper(plane.pool, control, profile.context_pins, profile.policy_rev, _now, "operator")
         keeper.hold(Mode.NORMAL, "the demo begins")
-        model = "rules alone" if self.champion is None else f"rules and {self.champion.name.replace('_', ' ')}"
+        champion = self.half.champion
+        model = "rules alone" if champion is None else f"rules and {champion.name.replace('_', ' ')}"
         done(self.console, "Bundle in force", f"{bundle.bundle_name}/{bundle.ref.digest[:12]}: {model}, posture NORMAL")
         return bundle
 
@@ -232,7 +237,10 @@ class LoopSteps:
         plane = self.plane
         pins, events = plane.profile.context_pins, plane.known_registry().pack.events
         report = collect(plane.pool, Collection(pins, lambda name: event_class(events, name), _now))
-        desk = CaseDesk(plane.pool, pins, LabelIntake(LabelStore(plane.pool, pins), events), _now)
+        # the investigator of the replay speaks at its end, by its clock: a training set of it may know what was said
+        intake = LabelIntake(LabelStore(plane.pool, pins), events, as_observed)
+        said_at = format_time(self.half.end_of_data())
+        desk = CaseDesk(plane.pool, pins, intake, _now)
         said: Counter[str] = Counter()
         with wheel(self.console, "Looking at cases"):
             for case in desk.cases(CaseState.OPEN, _MOST_CASES).cases:
@@ -243,28 +251,37 @@ class LoopSteps:
                     for entry in desk.case(case.case_id).timeline
                 )
                 word = "fraud" if declined else "legitimate"
-                ask = LabelAsk(label_type="fraud_disposition", word=word)
+                ask = LabelAsk(label_type=CASE_LABEL, word=word, observed_time_utc=said_at)
                 desk.assert_label(case.case_id, ask, f"demo/{case.case_id[:12]}/label", "investigator")
                 desk.add(case.case_id, Closed(reason="looked at"), f"demo/{case.case_id[:12]}/close", "investigator")
                 said[word] += 1
         words = ", ".join(f"{count:,} {word}" for word, count in sorted(said.items())) or "none is open"
         done(self.console, "Cases", f"{report.triggers:,} triggers; a scripted investigator closed {said.total():,}: {words}")
 
-    def _what_if(self, past: list[PastDecision]) -> None:
-        """The challenger, on what was decided."""
-        if self.challenger is None:
+    def _challenge(self, past: list[PastDecision]) -> None:
+        """Train again on a set that knows what cases said, and try what came of it on what was decided."""
+        if not self.half.is_labelled:
             return
-        path = bundle_source(self.plane.known_registry().pack.pack_id)
-        bundle = self._bundle(path, self.challenger)
-        self._registry("ml-engineer").publish(bundle, "a challenger")
-        load = ReadyBundles(self.plane.objects).load
-        trial = WhatIf(Alternative(bundle=load(bundle.ref)), load)
+        plane = self.plane
+        manifest = self.half.set_after_cases(plane)
+        if (labels := manifest.gates.labels) is not None:
+            done(self.console, "Labels in it", f"{labels.labelled:,} rows are labelled, by reports and out of cases")
+        with wheel(self.console, "Training a challenger"):
+            report = retrain(plane, manifest, "ml-engineer", _now).report
+        estimator = report.policy.estimator.replace("_", " ")
+        if report.challenger is None:
+            done(self.console, f"Challenger ({estimator})", f"not published: {'; '.join(report.problems)}")
+            return
+        figures = "; ".join(f"{rule.metric} {rule.seen}, {rule.asked}" for rule in report.rules if rule.rule == _BESIDE)
+        done(self.console, f"Challenger ({estimator})", f"passed the gate and is published, not in force: {figures}")
+        load = ReadyBundles(plane.objects).load
+        trial = WhatIf(Alternative(bundle=load(report.challenger)), load)
         with wheel(self.console, "Deciding otherwise"):
             trial.look_at(past)
         changes = ", ".join(f"{count:,} {before} -> {after}" for (before, after), count in sorted(trial.tally.by_change.items()))
         causes = ", ".join(f"{count:,} by {cause}" for cause, count in sorted(trial.tally.by_cause.items()))
         told = f"{len(trial.tally.flips):,} of {len(past):,} decisions would flip" + (f": {changes}; {causes}" if changes else "")
-        done(self.console, f"Challenger ({self.challenger.name.replace('_', ' ')})", told)
+        done(self.console, "What if it were in force", told)
 
     def _audit(self) -> tuple[int, SigningKey]:
         plane = self.plane

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +22,7 @@ from ofp_platform.cli.terminal.progress import bar, done, wheel
 from ofp_platform.cli.terminal.readable_json import readable_json
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.learning.payments import protocol_of, train_on
-from ofp_platform.learning.protocol import Protocol, ProtocolUnmet
+from ofp_platform.learning.protocol import ProtocolUnmet
 from ofp_platform.learning.training import TrainedModel, TrainingReport
 from ofp_platform.log.archive import archive_up_to
 from ofp_platform.offline.datasets.publication import load_manifest
@@ -41,7 +41,7 @@ from ofp_platform.vocabulary.position import Basis
 
 _WAIT_SECONDS = 600.0
 _POLL_SECONDS = 0.5
-_CHALLENGER_TREES = 20
+CASE_LABEL = "fraud_disposition"
 
 
 @dataclass
@@ -54,7 +54,9 @@ class OfflineSteps:
     asked: TrainingSet
     trees: int
     console: Console
-    _learned: tuple[BuildContext, DatasetManifest, Protocol, TrainingReport] | None = field(default=None, init=False)
+    is_labelled: bool = field(default=False, init=False)
+    """Whether a training set came of it."""
+    _report: TrainingReport | None = field(default=None, init=False)
 
     def run(self) -> DatasetManifest | None:
         """All steps; the published dataset, None where no fraud is reported yet.
@@ -70,26 +72,32 @@ class OfflineSteps:
             done(self.console, "Training set", "none: no fraud is reported yet, and nothing can be learned from that")
             return None
         manifest = self._build(build_context, reference, known_until)
+        self.is_labelled = True
         self._tell(build_context, manifest)
         self._train(build_context, manifest)
         return manifest
 
-    def champion_and_challenger(self) -> tuple[TrainedModel | None, TrainedModel | None]:
-        """The forest that was trained, and another model, trained now; None where nothing could be learned."""
-        if self._learned is None:
-            return None, None
-        build_context, manifest, protocol, report = self._learned
-        hindsight = self.asked.as_of_basis is AsOfBasis.EVENT_TIME
-        with wheel(self.console, "Training a challenger"):
-            other = train_on(
-                build_context.objects,
-                manifest,
-                protocol,
-                trees=_CHALLENGER_TREES,
-                allow_hindsight=hindsight,
-                estimators=("gradient_boosting",),
-            )
-        return next(model for model in report.models if model.name == "random_forest"), other.models[0]
+    @property
+    def champion(self) -> TrainedModel | None:
+        """The forest that was trained; None where nothing could be learned."""
+        return None if self._report is None else next(model for model in self._report.models if model.name == "random_forest")
+
+    def end_of_data(self) -> int:
+        """The end of the replay by its own clock, microseconds."""
+        return data_end(ReplayBasis.up_to(self.ends), build_context_on(self.plane, self.environment).stream_records)
+
+    def set_after_cases(self, plane: Plane) -> DatasetManifest:
+        """The training set built anew, of the label that investigators give: what they said so far, and the reports.
+
+        Raises:
+            CommandRefused: no dataset came of it.
+        """
+        asked = replace(self.asked, name=f"{self.asked.name}_after_cases", label_type=CASE_LABEL)
+        steps = replace(self, plane=plane, asked=asked)
+        build_context = build_context_on(plane, self.environment)
+        known_until = steps._labels(build_context)
+        assert known_until is not None  # there was a set before
+        return steps._build(build_context, reference_of(plane.profile), known_until)
 
     def _archive(self, build_context: BuildContext) -> None:
         start = time.monotonic()
@@ -129,10 +137,11 @@ class OfflineSteps:
         """Append the labels; until when they are known: the newest report, which lies before the end of the data."""
         records = sum(self.plane.log.ordinal_lag(self.ends.model_copy(update={"partitions": ()})).values())
         with bar(self.console, "Reading fraud reports", records) as advance:
-            _, receipt = load_reports(self.plane, build_context.stream_records, self.ends, advance)
+            label_type = self.asked.label_type
+            _, receipt = load_reports(self.plane, build_context.stream_records, self.ends, advance, label_type)
         done(self.console, "Labels", f"{receipt.new_count:,} assertions appended, {receipt.known_count:,} were there")
         end = data_end(ReplayBasis.up_to(self.ends), build_context.stream_records)
-        return LabelStore(self.plane.pool, self.plane.profile.context_pins).known_until("fraud", end)
+        return LabelStore(self.plane.pool, self.plane.profile.context_pins).known_until(label_type, end)
 
     def _build(self, build_context: BuildContext, reference: str, known_until: int) -> DatasetManifest:
         registry = self.plane.known_registry()
@@ -207,7 +216,7 @@ class OfflineSteps:
             heading(self.console, "Models: none")
             self.console.print(f"  {unmet}", highlight=False, markup=False, soft_wrap=True)
             return
-        self._learned = build_context, manifest, protocol, report
+        self._report = report
         heading(self.console, f"Models trained from its manifest, in {time.monotonic() - start:.0f} s")
         train, test = (
             days_of(protocol.first_day, protocol.training_days),

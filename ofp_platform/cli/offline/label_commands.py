@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,9 +85,14 @@ def load(
 
 
 def load_reports(
-    plane: Plane, stream_records: StreamRecords, until: Basis, advance: Callable[[int], None]
+    plane: Plane,
+    stream_records: StreamRecords,
+    until: Basis,
+    advance: Callable[[int], None],
+    label_type: str | None = None,
 ) -> tuple[ReportedLabels, AppendReceipt]:
-    """Append what the reports of the profile's run say, out of archive and log up to a basis.
+    """Append what the reports of the profile's run say, out of archive and log up to a basis; `label_type`: as labels of that
+    type, instead of the one that their rule names.
 
     Raises:
         CommandRefused: nobody declared how this pack's events are read as labels. BuildRefused | LogError: see there.
@@ -108,6 +114,8 @@ def load_reports(
             f"it is not declared which events of pack {registry.pack.pack_id} are labels: write {FILE_NAME} beside the pack;"
             f" one ships for {', '.join(FRAUD_REPORTS)}"
         )
+    if label_type is not None:
+        rule = replace(rule, label_type=label_type)
     reports = reported_labels(
         _batches(stream_records, until, advance), rule, declared_profile.context_pins, declared_profile.clock_skew_us
     )

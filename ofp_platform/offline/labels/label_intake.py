@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.registry.models import EventRouting, event_class
@@ -16,10 +16,16 @@ def classes_of(events: Mapping[str, EventRouting]) -> list[str]:
 
 
 class LabelIntake:
-    """Takes labels about events of a pack (`events`) into the store of a run, one at a time."""
+    """Takes labels about events of a pack (`events`) into the store of a run, one at a time. `admitted_at`: see `append`."""
 
-    def __init__(self, store: LabelStore, events: Mapping[str, EventRouting]) -> None:
+    def __init__(
+        self,
+        store: LabelStore,
+        events: Mapping[str, EventRouting],
+        admitted_at: Callable[[LabelAssertion], int] | None = None,
+    ) -> None:
         self._store = store
+        self._admitted_at = admitted_at
         self._classes = classes_of(events)
 
     def __call__(self, assertion: LabelAssertion, submitted_by: str) -> str | None:
@@ -31,7 +37,7 @@ class LabelIntake:
         if assertion.event_class not in self._classes:
             return f"the pack has no events of class {assertion.event_class}; it has {', '.join(self._classes)}"
         try:
-            self._store.append([assertion], submitted_by=submitted_by)
+            self._store.append([assertion], self._admitted_at, submitted_by)
         except BuildRefused as error:
             if error.retryable:
                 raise

@@ -118,8 +118,11 @@ def test_and_on_to_a_published_training_set(first: subprocess.CompletedProcess[s
     published = json.loads(manifest.read_bytes())
     assert published["row_count"] == 500
     assert published["policy_rev"] == Environment(profile="demo").load_profile().policy_rev
-    intent = next((home / "intents").iterdir())
-    assert json.loads(intent.read_bytes())["dataset_name"] == "fraud_by_payment"
+    intents = [json.loads(intent.read_bytes()) for intent in (home / "intents").iterdir()]
+    assert sorted((intent["dataset_name"], intent["label"]["label_type"]) for intent in intents) == [
+        ("fraud_by_payment", "fraud"),
+        ("fraud_by_payment_after_cases", "fraud_disposition"),
+    ]
 
 
 def test_and_round_the_loop_to_sums_that_balance(first: subprocess.CompletedProcess[str], home: Path) -> None:
@@ -130,6 +133,13 @@ def test_and_round_the_loop_to_sums_that_balance(first: subprocess.CompletedProc
     [sums] = re.findall(r"decisions +([\d,]+) of ([\d,]+) events, made again to the last byte: ([\d,]+)$", loop, re.MULTILINE)
     assert {made, again, *sums} == {made}
     assert int(made.replace(",", "")) > 0
+    # what cases said is in another training set: two frauds of reports, and a word about each case that was closed
+    [closed] = re.findall(r"a scripted investigator closed (\d+): ", loop)
+    [labelled] = re.findall(r"^Labels in it +(\d+) rows are labelled, by reports and out of cases$", loop, re.MULTILINE)
+    assert int(closed) > 0
+    assert int(closed) <= int(labelled) <= int(closed) + 2
+    # too few to learn from: the gate says so, and nothing is published
+    assert re.search(r"^Challenger \(gradient boosting\) not published: holdout: asked for days of training", loop, re.MULTILINE)
     assert re.search(r"^Portable proof +[\d,]+ bytes; a verifier .* says it is proven$", loop, re.MULTILINE)
     report = re.search(r"reconciliation +(loop/reconciliation/\S+\.json): it balances to the unit", loop)
     assert report
