@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from ofp_platform.ingress.reconciliation import reconcile_ingress
 from ofp_platform.online.plane import Plane, profile_pack
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform.storage.run_asks import pending_asks
+from ofp_platform.telemetry.log_lines import OWN_LOGGERS, line_formatter
 from ofp_platform.telemetry.trace_ids import Stage
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform_tests.api.keys import BEARER, authentication, principal
@@ -317,3 +320,37 @@ async def test_events_have_spans_that_lead_to_the_trace_of_their_sender(make: Ma
         assert (appended.attributes or {})["ofp.partition_id"] == "0000"
         assert (repeated.attributes or {})["ofp.outcome"] == "DUPLICATE"
     assert len(memory.all()) == 6  # what is no envelope has no id, and no trace
+
+
+async def test_no_line_of_the_log_has_what_was_sent(make: Make, declared: Profile, dsn: str) -> None:
+    marker, root = "marked-4111", logging.getLogger()
+    lines_of_log = io.StringIO()
+    handler = logging.StreamHandler(lines_of_log)
+    handler.setFormatter(line_formatter({}, "json"))
+    own_loggers = [logging.getLogger(name) for name in OWN_LOGGERS]
+    levels = [logger.level for logger in own_loggers]
+    root.addHandler(handler)
+    for logger in own_loggers:
+        logger.setLevel(logging.DEBUG)
+    try:
+        marked = {"account_id": marker, "card_id": marker, "amount_minor": marker}
+        records = [payment(f"e-{number}", payload={**payment("x")["payload"], **marked}) for number in range(3)]
+        conflict = payment("e-0", payload={**records[0]["payload"], "status": marker})
+        async with make() as http:
+            answer = await sent(
+                http, lines(*records, conflict, payment("e-9", ts_utc=marker), payment("e-8", event_type=marker), marker)
+            )
+            broken = await sent(http, f'[{{"{marker}"'.encode(), content_type="application/json")
+        assert (answer.status_code, broken.status_code) == (200, 400)
+        assert {receipt["outcome"] for receipt in answer.json()["receipts"]} == {"ADMIT", "QUARANTINE"}
+        with Plane.open(declared, dsn) as plane:
+            receipt = plane.projector(plane.ensure_live()).apply_available(max_records=100)
+        assert receipt is not None
+        assert receipt.failures or receipt.group_failures
+        logging.getLogger("ofp.http").error("told")
+    finally:
+        root.removeHandler(handler)
+        for logger, level in zip(own_loggers, levels, strict=True):
+            logger.setLevel(level)
+    assert '"event":"told"' in lines_of_log.getvalue()  # lines do come here
+    assert marker not in lines_of_log.getvalue()

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from ofp_platform.cli.environment import Environment
-from ofp_platform.cli.process_log import followed_as, log_as, log_form
+from ofp_platform.cli.process_log import follow_as, followed_as, log_as, log_form
 from ofp_platform.vocabulary.identity import ContextPins
 
 PINS = ContextPins(scenario_id="s", run_id="r", manifest_fingerprint="m", parameter_hash="p")
@@ -76,3 +76,14 @@ def test_else_what_is_printed_stays_as_it_is() -> None:
         logging.getLogger("ofp.http").warning("moved")
     assert printed.getvalue() == "serving at x\n"
     assert json.loads(logged.getvalue())["event"] == "moved"
+
+
+def test_a_command_that_ends_by_itself_prints_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[str] = []
+    monkeypatch.setattr("ofp_platform.telemetry.start.start_spans", lambda process, _pins: started.append(process))
+    handlers = list(logging.getLogger().handlers)
+    follow_as("tried", PINS, Environment(log_form="json"), ends=True)
+    assert logging.getLogger().handlers == handlers
+    follow_as("tried on", PINS, Environment(log_form="text"))
+    assert len(logging.getLogger().handlers) == len(handlers) + 1
+    assert started == ["tried", "tried on"]

@@ -41,6 +41,7 @@ DOORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "build prune": ("offline", ()),
     "bundle activate": ("owner", ("card_payments", *ACTED)),
     "bundle approve": ("owner", ("card_payments", *ACTED)),
+    "bundle export": ("auditor", ("card_payments", "--openlineage", "FILE")),
     "bundle list": ("auditor", ()),
     "bundle publish": ("owner", ("card_payments", *ACTED)),
     "bundle resolve": ("auditor", ()),
@@ -148,6 +149,7 @@ ELSEWHERE = {"backup", "restore", "services up", "services down", "services run"
 AS_A_NEIGHBOUR = {
     "archive keep": "archive run",
     "build run": "build prune",
+    "dataset export": "dataset list",
     "dataset from-entities": "intent new",
     "dataset verify": "dataset list",
     "id adjudicate": "id list",

@@ -114,3 +114,16 @@ def test_a_model_is_published_with_its_report(run: Run, tmp_path: Path) -> None:
     shown = run("bundle", "show", "card_payments")
     assert f"model learning/m.json {model.digest[:12]}" in shown.out
     assert json.loads(run("bundle", "show", "card_payments", "--json").out)["model"]["digest"] == model.digest
+
+
+def test_a_bundle_is_told_to_a_catalogue(run: Run, tmp_path: Path) -> None:
+    assert "no published bundle" in run("bundle", "export", "card_payments", "--openlineage", "lineage.ndjson").refused()
+    assert run(*acted("publish", "card_payments")).code == 0
+    told = run("bundle", "export", "card_payments", "--openlineage", "lineage.ndjson", "--json")
+    assert told.code == 0, told
+    event = json.loads(told.out)
+    steps = json.loads(run("bundle", "list", "--json").out)
+    assert [json.loads(line) for line in (tmp_path / "lineage.ndjson").read_text(encoding="utf-8").splitlines()] == [event]
+    assert event["eventTime"] == steps[0]["event"]["at_utc"]
+    digests = event["outputs"][0]["facets"]["ofp_digests"]["digests"]
+    assert digests["bundle"] == steps[0]["event"]["bundle"]["digest"]

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from ofp_platform.cli.environment import resolve
+from ofp_platform.cli.files.lineage_destination import OpenLineage, demand_open_lineage, tell_lineage
 from ofp_platform.cli.offline.build_context import open_build_context
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
 from ofp_platform.cli.terminal.printed_facts import item, plain, print_facts, short, when
@@ -281,6 +282,31 @@ def _content_lines(content: ContentDifference) -> Iterator[str]:
         yield f"{name}: another value in {count:,} of the shared rows"
     if not content.columns:
         yield "the shared rows have the same values"
+
+
+@app.command(short_help="Tell a catalogue where a dataset comes from.")
+def export(
+    dataset: Dataset, openlineage: OpenLineage, json: AsJson = False, home: Home = None, profile: ProfileSource = None
+) -> None:
+    """Tell the build of a dataset as a run of OpenLineage: the stream and its basis, the columns, and the digests of manifest,
+    content and pack as facets. The same dataset is the same run.
+    """
+    demand_open_lineage()
+    from ofp_platform.lineage.open_lineage import dataset_event
+    from ofp_platform.offline.datasets.dataset_index import DatasetIndex
+
+    environment = resolve(home, profile)
+    with environment.open_plane_without_log("offline") as plane:
+        manifest, store = find_manifest(plane.objects, dataset), plane.objects.url
+        index = DatasetIndex(plane.pool, plane.objects).list(manifest.dataset_name)
+    times = {known.dataset_identity: known.published_at_utc for known in index}
+    published_at = times.get(manifest.dataset_identity)
+    if published_at is None:
+        raise CommandRefused(
+            f"{manifest.dataset_name}:{manifest.dataset_identity[:12]}: this ledger has no build that published it, so nobody"
+            " knows when: export it where it was built"
+        )
+    tell_lineage(lambda: dataset_event(manifest, store, published_at), openlineage, as_json=json)
 
 
 @app.command(short_help="Show how to open a dataset, or export it.")

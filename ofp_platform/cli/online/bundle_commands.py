@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ofp_platform.cli.environment import resolve as resolve_environment
+from ofp_platform.cli.files.lineage_destination import OpenLineage, demand_open_lineage, tell_lineage
 from ofp_platform.cli.options import Actor, AsJson, Home, ProfileSource, Reason
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
-from ofp_platform.vocabulary.loop.bundle import Slot
+from ofp_platform.vocabulary.loop.bundle import BundleStep, Slot
 from ofp_platform.vocabulary.offline.run_facts import TrafficMode
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ofp_platform.vocabulary.loop.bundle import BundleRef
     from ofp_platform.vocabulary.loop.bundle_views import RecordedBundleEvent
 
+_PAGE_STEPS = 1_000
 app = typer.Typer(help="Publish bundles, and put in force what decides.", no_args_is_help=True)
 Named = Annotated[
     str,
@@ -217,6 +219,41 @@ def show(bundle: Named, json: AsJson = False, home: Home = None, profile: Profil
         lines.append(f"model {shown_bundle.model.path} {shown_bundle.model.digest[:12]}")
         lines.append(f"  report {(shown_bundle.provenance.eval_report or 'none')[:12]}")
     print_facts(shown_bundle, lines, as_json=json)
+
+
+@app.command(short_help="Tell a catalogue where a bundle comes from.")
+def export(
+    bundle: Named, openlineage: OpenLineage, json: AsJson = False, home: Home = None, profile: ProfileSource = None
+) -> None:
+    """Tell a published bundle as a run of OpenLineage: its dataset, and the digests of model, report and bundle as facets. The
+    same bundle is the same run.
+    """
+    from ofp_platform.bundles.model_provenance import learned_from
+    from ofp_platform.storage.bundle_events import load_bundle
+
+    demand_open_lineage()
+    from ofp_platform.lineage.open_lineage import bundle_event
+
+    with resolve_environment(home, profile).open_plane_without_log("auditor") as plane:
+        ref = _ref(plane, bundle)
+        published_bundle, published_at = load_bundle(plane.objects, ref), _published_at(plane, ref)
+        learned = learned_from(plane.objects, published_bundle)
+        pins, store = plane.profile.context_pins, plane.objects.url
+    tell_lineage(lambda: bundle_event(published_bundle, pins, store, published_at, learned), openlineage, as_json=json)
+
+
+def _published_at(plane: Plane, ref: BundleRef) -> str:
+    """When the bundle was said to be published."""
+    from ofp_platform.storage.bundle_events import list_bundle_events
+
+    before: int | None = None
+    with plane.pool.connection() as connection:
+        while steps := list_bundle_events(connection, plane.profile.context_pins, _PAGE_STEPS, before):
+            for step in steps:
+                if step.event.bundle == ref and step.event.step is BundleStep.PUBLISHED:
+                    return step.event.at_utc
+            before = steps[-1].event.sequence
+    raise CommandRefused(f"{_name(ref)}: control has no step that published it: `ofp bundle list` shows the steps")
 
 
 def _step(

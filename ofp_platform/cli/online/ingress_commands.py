@@ -17,7 +17,7 @@ from ofp_platform.cli.files.run_door import door_of
 from ofp_platform.cli.online.log_commands import lines_of_file
 from ofp_platform.cli.online.serve import front_of
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
-from ofp_platform.cli.process_log import followed_as, log_as
+from ofp_platform.cli.process_log import follow_as, followed_as, log_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.progress import bar
 from ofp_platform.cli.terminal.refusals import CommandRefused
@@ -50,7 +50,9 @@ def admit(
 
     counts = dict.fromkeys((outcome.value for outcome in AdmissionOutcome), 0)
     batches: list[int] = []
-    with resolve(home, profile).open_plane("ingress", create_stream=True) as plane:
+    environment = resolve(home, profile)
+    with environment.open_plane("ingress", create_stream=True) as plane:
+        follow_as("ingress admit", plane.profile.context_pins, environment, ends=True)
         door = door_of(plane)
         for numbers, records_sent in _batches(file):
             receipt = door.admit(records_sent, producer)

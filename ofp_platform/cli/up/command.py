@@ -10,7 +10,7 @@ import typer
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import Home, ProfileSource
-from ofp_platform.cli.process_log import log_as
+from ofp_platform.cli.process_log import follow_as
 
 
 def up(
@@ -36,6 +36,6 @@ def up(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     environment = resolve(home, profile, makes_home=True)
-    log_as("up", environment.load_profile().context_pins, environment)
+    follow_as("up", environment.load_profile().context_pins, environment)
     processes = PlaneProcesses(environment, stop, may_launch=launch)
     processes.run(port=port, dagster_port=dagster_port if dagster else None, simulate=simulate)

@@ -82,6 +82,26 @@ def test_list_and_show(offline: OfflinePlane, dataset: str) -> None:
     assert (whole["kind"], whole["dataset_identity"]) == ("dataset_manifest", identity)
 
 
+def test_a_dataset_is_told_to_a_catalogue(offline: OfflinePlane, dataset: str, tmp_path: Path) -> None:
+    path = tmp_path / "lineage.ndjson"
+    for _ in range(2):
+        assert offline.ofp("dataset", "export", dataset, "--openlineage", str(path)).code == 0
+    first, again = path.read_text(encoding="utf-8").splitlines()
+    assert first == again
+    event = json.loads(first)
+    manifest = json.loads(offline.ofp("dataset", "show", dataset, "--json").out)
+    (listed,) = [
+        row
+        for row in json.loads(offline.ofp("dataset", "list", manifest["dataset_name"], "--json").out)
+        if row["dataset_identity"] == manifest["dataset_identity"]
+    ]
+    assert event["eventTime"] == listed["published_at_utc"]
+    (made,) = event["outputs"]
+    assert made["facets"]["version"]["datasetVersion"] == manifest["dataset_identity"]
+    assert made["facets"]["ofp_digests"]["digests"]["content"] == manifest["content_digest"]
+    assert made["outputFacets"]["outputStatistics"]["rowCount"] == 400
+
+
 def test_verify_finds_a_flipped_byte(offline: OfflinePlane, dataset: str) -> None:
     good = offline.ofp("dataset", "verify", dataset)
     assert (good.code, "computed again, equal" in good.out) == (0, True)
