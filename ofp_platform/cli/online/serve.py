@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OperatorDsns:
-    """DSNs for what operators do: `audit`, of a role that may read all that they look at; `decider`, of one that may change the
-    posture; `executor`, of one that may settle actions.
+class OperatorAccess:
+    """By what operators are served. DSNs: `audit`, of a role that may read all that they look at; `decider`, of one that may
+    change the posture; `executor`, of one that may settle actions. `action_policy`: the file of the policy that these are under.
     """
 
     audit: str
     decider: str
     executor: str
+    action_policy: Path
 
 
 def build_application(
@@ -44,12 +45,11 @@ def build_application(
     principals: Path,
     access: Path,
     health: Path,
-    action_policy: Path,
-    operator_dsns: OperatorDsns,
+    operators: OperatorAccess,
     hosts: Sequence[str] = (),
 ) -> Application:
     """The application of one worker process. `reports`: the folder in which all workers tell what ended in them; `health`:
-    that in which they keep health over time; `action_policy`: the file of the action policy.
+    that in which they keep health over time.
     """
     from ofp_platform.api.access_log import AccessLog
     from ofp_platform.api.app import Application
@@ -82,13 +82,13 @@ def build_application(
     return Application(
         service,
         builds,
-        OperatorViews(profile, operator_dsns.audit),
+        OperatorViews(profile, operators.audit),
         RecordRequests(dsn, profile.context_pins, service.snapshot, service.pack),
-        Overviews(profile, operator_dsns.audit),
-        posture=PostureRequests(profile, operator_dsns.decider, _now),
+        Overviews(profile, operators.audit),
+        posture=PostureRequests(profile, operators.decider, _now),
         authentication=authentication,
         cases=CaseRequests(dsn, profile.context_pins, service.pack),
-        actions=ActionRequests(profile, operator_dsns.executor, action_policy, _now),
+        actions=ActionRequests(profile, operators.executor, operators.action_policy, _now),
         hosts=OwnHosts(hosts),
         access=AccessLog(access, time.time),
         ring=HealthRing(health / f"{pins_digest(profile.context_pins)[:16]}.ring"),
@@ -194,8 +194,12 @@ def serve(
             access=environment.folder / FOLDER,
             health=environment.folder / health_ring.FOLDER,
             hosts=(host, *(allow_host or ())),
-            action_policy=action_policy_file(environment, declared_profile),
-            operator_dsns=OperatorDsns(environment.audit_dsn(dsn), environment.decider_dsn(dsn), environment.executor_dsn(dsn)),
+            operators=OperatorAccess(
+                environment.audit_dsn(dsn),
+                environment.decider_dsn(dsn),
+                environment.executor_dsn(dsn),
+                action_policy_file(environment, declared_profile),
+            ),
         )
         factory = partial(followed_as, "serve", declared_profile.context_pins, environment, application)
         server.serve(factory, host, port, workers, limits=limits, tls=tls, ended=EndedTasks(Path(reports)))
