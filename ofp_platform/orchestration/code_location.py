@@ -32,6 +32,7 @@ from ofp_platform.orchestration.offline.challenger_assets import challenger_bund
 from ofp_platform.orchestration.offline.decision_assets import decisions_job, loop_decisions, loop_what_if, what_if_job
 from ofp_platform.orchestration.offline.loop_assets import (
     audit_heads,
+    label_store,
     loop_actions,
     loop_cases,
     loop_reconciliation,
@@ -107,6 +108,7 @@ def code_location(profile: Profile, plane: PlaneResource) -> dg.Definitions:
             loop_actions,
             audit_heads,
             loop_cases,
+            label_store,
             loop_reconciliation,
         ],
         asset_checks=[posture_is_not_red, posture_is_normal],

@@ -31,6 +31,7 @@ from ofp_platform.cli.demo.offline_steps import CASE_LABEL, OfflineSteps
 from ofp_platform.cli.demo.summary import facts, heading
 from ofp_platform.cli.demo.webhook_receiver import HOOK_PATH, STATUS_PATH, WebhookReceiver, serving
 from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.offline.loop_sums import sum_up_loop
 from ofp_platform.cli.offline.retraining import retrain
 from ofp_platform.cli.online.decide import KnownService
 from ofp_platform.cli.online.decided_run import decided_run
@@ -43,9 +44,8 @@ from ofp_platform.decisions.event_reader import EventReader
 from ofp_platform.decisions.ready_bundles import ReadyBundles
 from ofp_platform.decisions.redeciding import ReplayTally, redecide
 from ofp_platform.decisions.what_if import Alternative, WhatIf
-from ofp_platform.governance.loop_reconciliation import keep_reconciliation, reconcile_loop
+from ofp_platform.governance.loop_reconciliation import keep_reconciliation
 from ofp_platform.learning.training import TrainedModel
-from ofp_platform.log.governance_log import compare_facts
 from ofp_platform.offline.labels.label_intake import LabelIntake
 from ofp_platform.offline.labels.label_store import LabelStore, as_observed
 from ofp_platform.online.plane import Plane
@@ -326,14 +326,7 @@ class LoopSteps:
         return file
 
     def _reconcile(self) -> LoopReconciliation:
-        plane = self.plane
-        pins = plane.profile.context_pins
-        reader = self._reader()
-        with plane.pool.connection() as connection:
-            span = decided_span(connection, pins, plane.log.stream_name)
-            assert span is not None  # it was begun above
-            facts = compare_facts(plane.pool)
-            report = reconcile_loop(connection, pins, reader.event_type, reader.ids_between(*span), span, facts)
+        report = sum_up_loop(self.plane)
         if report.differences:
             raise CommandRefused("the loop does not balance:\n" + "\n".join(report.differences))
         return report

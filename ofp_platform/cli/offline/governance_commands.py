@@ -66,23 +66,11 @@ def reconcile(
     stream. Exit code 1 if something is missing
     or left over (its names are printed), or if nothing was ever decided.
     """
-    from ofp_platform.decisions.event_reader import EventReader
-    from ofp_platform.governance.loop_reconciliation import keep_reconciliation, reconcile_loop
-    from ofp_platform.log.governance_log import compare_facts
-    from ofp_platform.storage.decider_places import decided_span
+    from ofp_platform.cli.offline.loop_sums import sum_up_loop
+    from ofp_platform.governance.loop_reconciliation import keep_reconciliation
 
     with resolve(home, profile).open_plane("auditor") as plane:
-        declared_profile = plane.profile
-        pins, deciding = declared_profile.context_pins, declared_profile.deciding
-        if deciding is None:
-            raise CommandRefused("the profile declares no `deciding`: the plane itself decides nothing, and there is no loop")
-        reader = EventReader(plane.archived_log, pins, deciding.event_type, declared_profile.clock_skew_us)
-        with plane.pool.connection() as connection:
-            span = decided_span(connection, pins, plane.log.stream_name)
-            if span is None:
-                raise CommandRefused(f"nothing of run {pins.run_id!r} is decided on yet: `ofp decider run` decides")
-            facts = compare_facts(plane.pool)
-            report = reconcile_loop(connection, pins, deciding.event_type, reader.ids_between(*span), span, facts)
+        report = sum_up_loop(plane)
         path = keep_reconciliation(plane.objects, report) if keep else None
     intents = f"{report.executed:,} executed + {report.denied:,} denied + {report.failed:,} failed + {report.open_intents:,} open"
     leaves = (

@@ -9,6 +9,7 @@ from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.vocabulary.profile import Profile
 
 LOG_EVENTS = dg.AssetKey(["log", "events"])
+INGRESS_RECEIPTS = dg.AssetKey(["ingress", "receipts"])
 OWNERS = ["team:fraud-platform"]
 
 
@@ -17,6 +18,8 @@ def log_events_spec(profile: Profile, partitions: LogPartitions) -> dg.AssetSpec
     count = len(partitions.log_partition.get_partition_keys())
     return dg.AssetSpec(
         LOG_EVENTS,
+        # nothing stands in the log without the receipt of its admission
+        deps=[dg.AssetDep(INGRESS_RECEIPTS, partition_mapping=dg.AllPartitionMapping())],
         description=(
             f"The stream `{profile.stream_name}`: canonical envelopes in {count} partitions by"
             f" `{profile.partition_key}`. Others append to it; here it is observed: head, retention floor, and how many records"

@@ -12,7 +12,8 @@ from ofp_platform.ingress.receipts import count_receipts, quarantine_by_reason
 from ofp_platform.ingress.reconciliation import reconcile_ingress
 from ofp_platform.offline.requests.run_facts_view import load_run_facts
 from ofp_platform.online.plane import NoControlStream, Plane, profile_pack
-from ofp_platform.orchestration.log.event_assets import OWNERS
+from ofp_platform.orchestration.log.event_assets import INGRESS_RECEIPTS, OWNERS
+from ofp_platform.orchestration.log.group_assets import CODE_VERSION, group_asset
 from ofp_platform.orchestration.partitions import event_hours, hour_start
 from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
 from ofp_platform.orchestration.resources import ObjectStoreResource, PlaneResource
@@ -28,11 +29,11 @@ from ofp_platform.world.world_store import verify_world
 
 WORLD_PACK = dg.AssetKey(["world", "pack"])
 CONTROL_RUN = dg.AssetKey(["control", "run"])
-INGRESS_RECEIPTS = dg.AssetKey(["ingress", "receipts"])
 INGRESS_QUARANTINE = dg.AssetKey(["ingress", "quarantine"])
 SEAL_VERIFIED, EVIDENCE_RESOLVES = "seal_verified", "evidence_resolves"
 RECEIPTS_BALANCE, SEGMENTS_WHOLE = "receipts_balance", "segments_whole"
 QUARANTINE_SHARE = "quarantine_share"
+_GROUP = "ingress"
 
 
 class WorldConfig(dg.Config):
@@ -61,13 +62,11 @@ class ShareConfig(dg.Config):
     max_share: float = 0.01
 
 
-@dg.asset(
-    key=WORLD_PACK,
+@group_asset(
+    _GROUP,
+    WORLD_PACK,
     description="A sealed world, looked at whole: seal, manifest, each file and row. `ofp world make` and `seal` write it.",
-    group_name="ingress",
-    kinds={"parquet"},
-    owners=OWNERS,
-    code_version="1",
+    kind="parquet",
     check_specs=[
         dg.AssetCheckSpec(
             SEAL_VERIFIED, asset=WORLD_PACK, blocking=True, description="Every byte and row of the world is as it was sealed."
@@ -98,15 +97,12 @@ def world_pack(
     )
 
 
-@dg.asset(
-    key=CONTROL_RUN,
+@group_asset(
+    _GROUP,
+    CONTROL_RUN,
     deps=[WORLD_PACK],
     description="The run of the profile: asked for here, or by `ofp run request`; READY where every gate passed. Its steps are"
     " reported by `run_steps`.",
-    group_name="ingress",
-    kinds={"postgres"},
-    owners=OWNERS,
-    code_version="1",
     check_specs=[
         dg.AssetCheckSpec(
             EVIDENCE_RESOLVES,
@@ -222,10 +218,10 @@ def receipts_asset(profile: Profile) -> dg.AssetsDefinition:
         partitions_def=event_hours(profile),
         backfill_policy=dg.BackfillPolicy.single_run(),
         description="Receipts by the hour in which their batches came, counted, and kept in segments when it is over.",
-        group_name="ingress",
+        group_name=_GROUP,
         kinds={"postgres"},
         owners=OWNERS,
-        code_version="1",
+        code_version=CODE_VERSION,
         check_specs=[
             dg.AssetCheckSpec(
                 RECEIPTS_BALANCE,
@@ -293,14 +289,11 @@ def receipts_asset(profile: Profile) -> dg.AssetsDefinition:
     return ingress_receipts
 
 
-@dg.asset(
-    key=INGRESS_QUARANTINE,
+@group_asset(
+    _GROUP,
+    INGRESS_QUARANTINE,
     deps=[dg.AssetDep(INGRESS_RECEIPTS, partition_mapping=dg.AllPartitionMapping())],
     description="Records that ingress set aside, by reason. `ofp quarantine list|show|replay` is for operators.",
-    group_name="ingress",
-    kinds={"postgres"},
-    owners=OWNERS,
-    code_version="1",
     check_specs=[
         dg.AssetCheckSpec(
             QUARANTINE_SHARE, asset=INGRESS_QUARANTINE, description="Few of the records that were sent were set aside."

@@ -22,6 +22,7 @@ from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
 from ofp_platform.orchestration.offline.archive_assets import ARCHIVE_SEGMENT
 from ofp_platform.orchestration.offline.build_metadata import stage_metadata
 from ofp_platform.orchestration.offline.parity_assets import PARITY_REPORT, parity_evidence
+from ofp_platform.orchestration.online.projection_assets import PROJECTION
 from ofp_platform.orchestration.partitions import BUILD_REQUEST, run_of_key
 from ofp_platform.orchestration.progress_lines import ProgressLines
 from ofp_platform.orchestration.receipt_metadata import Metadata
@@ -115,7 +116,8 @@ _WHAT: dict[dg.AssetKey, tuple[str, list[dg.AssetDep], set[str]]] = {
     ),
     PARITY_REPORT: (
         "Recorded decisions rebuilt from the log and compared by hash; the evidence of what differs.",
-        [dg.AssetDep(REPLAY)],
+        # what was served to them stood in the projection
+        [dg.AssetDep(REPLAY), dg.AssetDep(PROJECTION, partition_mapping=dg.AllPartitionMapping())],
         {"python", "postgres"},
     ),
     DATASET: (

@@ -12,6 +12,7 @@ from ofp_platform.offline.runs.run_ledger import RunLedger, UnknownRun
 from ofp_platform.online.plane import NoControlStream
 from ofp_platform.orchestration.log.event_assets import OWNERS
 from ofp_platform.orchestration.offline.build_assets import MANIFEST
+from ofp_platform.orchestration.offline.loop_assets import LABEL_STORE
 from ofp_platform.orchestration.offline.model_assets import POOL
 from ofp_platform.orchestration.partitions import BUILD_REQUEST, run_of_key
 from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
@@ -26,7 +27,7 @@ _ACTOR = "retraining"
 
 @dg.asset(
     key=CHALLENGER,
-    deps=[MANIFEST],
+    deps=[MANIFEST, LABEL_STORE],
     partitions_def=BUILD_REQUEST,
     description=(
         "A model trained again on one published dataset as the profile's `retraining` says, and held against the bundle in force"

@@ -13,7 +13,7 @@ from ofp_platform.decisions.ready_bundles import ReadyBundles
 from ofp_platform.decisions.redeciding import RecordedAs, ReplayTally
 from ofp_platform.decisions.what_if import Alternative, WhatIf, WhatIfTally
 from ofp_platform.online.plane import Plane
-from ofp_platform.orchestration.log.event_assets import OWNERS
+from ofp_platform.orchestration.log.group_assets import group_asset
 from ofp_platform.orchestration.offline.build_plots import counts_by_name, flips_by_day
 from ofp_platform.orchestration.offline.bundle_assets import CONTROL_BUNDLES
 from ofp_platform.orchestration.online.projection_assets import PROJECTION
@@ -28,6 +28,8 @@ from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
 DECISIONS = dg.AssetKey(["loop", "decisions"])
 WHAT_IF = dg.AssetKey(["loop", "what_if"])
 SAME_BYTES, ALL_TOLD = "same_bytes", "all_told"
+LOOP = "loop"
+"""The group."""
 _MOST_SHOWN = 20
 
 
@@ -41,15 +43,12 @@ class WhatIfConfig(dg.Config):
     as_known_now: bool = False
 
 
-@dg.asset(
-    key=DECISIONS,
+@group_asset(
+    LOOP,
+    DECISIONS,
     deps=[CONTROL_BUNDLES, dg.AssetDep(PROJECTION, partition_mapping=dg.AllPartitionMapping())],
     description="The plane's own decisions of the run, each made again from its event, vector, bundle and mode. `ofp decider run`"
     " makes them.",
-    group_name="loop",
-    kinds={"postgres"},
-    owners=OWNERS,
-    code_version="1",
     check_specs=[
         dg.AssetCheckSpec(
             SAME_BYTES, asset=DECISIONS, blocking=True, description="Each decision, made again, is the same to the last byte."
@@ -93,14 +92,12 @@ def loop_decisions(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.Materi
     yield dg.MaterializeResult(metadata=metadata, check_results=[check])
 
 
-@dg.asset(
-    key=WHAT_IF,
+@group_asset(
+    LOOP,
+    WHAT_IF,
     deps=[DECISIONS],
     description="Which decisions another bundle, mode or pack would have flipped, or what is known by now, and which change flips"
     " each. Nothing is written or done.",
-    group_name="loop",
-    kinds={"postgres"},
-    owners=OWNERS,
     code_version="2",
     check_specs=[
         dg.AssetCheckSpec(ALL_TOLD, asset=WHAT_IF, description="Of each decision it can be told what it would have been.")

@@ -8,17 +8,18 @@ import dagster as dg
 from ofp_platform.audit.database_view import database_view
 from ofp_platform.audit.tree_heads import AuditRefused
 from ofp_platform.audit.verification import Verification, verify_log
-from ofp_platform.decisions.event_reader import EventReader
-from ofp_platform.governance.loop_reconciliation import keep_reconciliation, reconcile_loop
-from ofp_platform.log.governance_log import compare_facts
-from ofp_platform.orchestration.log.event_assets import OWNERS
+from ofp_platform.cli.offline.loop_sums import sum_up_loop
+from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.governance.loop_reconciliation import keep_reconciliation
+from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
+from ofp_platform.orchestration.log.group_assets import group_asset
+from ofp_platform.orchestration.offline.build_assets import LABELS
 from ofp_platform.orchestration.offline.build_plots import counts_by_name
-from ofp_platform.orchestration.offline.decision_assets import DECISIONS
+from ofp_platform.orchestration.offline.decision_assets import DECISIONS, LOOP
 from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.storage.action_records import count_actions
 from ofp_platform.storage.case_entries import count_cases, count_conflicts, count_pending_labels
-from ofp_platform.storage.decider_places import decided_span
 from ofp_platform.vocabulary.loop.action import ActionState
 from ofp_platform.vocabulary.loop.loop_reconciliation import LoopReconciliation
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
@@ -26,21 +27,21 @@ from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
 ACTIONS = dg.AssetKey(["loop", "actions"])
 AUDIT_HEADS = dg.AssetKey(["loop", "audit_heads"])
 CASES = dg.AssetKey(["loop", "cases"])
+LABEL_STORE = dg.AssetKey(["loop", "labels"])
 RECONCILIATION = dg.AssetKey(["loop", "reconciliation"])
 HEADS_FOLLOW = "heads_follow"
 NOTHING_UNKNOWN, LOG_WHOLE, LABELS_ANSWERED, BALANCES = "nothing_unknown", "log_whole", "labels_answered", "balances"
+NEXT_ROUND = "next_round"
+"""Name of the metadata that names the asset with which the next round of the loop goes on."""
 _MOST_SHOWN = 20
 _MOST_HOURS = 2  # twice the pause of the schedule that appends
 
 
-@dg.asset(
-    key=ACTIONS,
+@group_asset(
+    LOOP,
+    ACTIONS,
     deps=[DECISIONS],
     description="Intents of actions of the run, and where they stand. `ofp action run` does them.",
-    group_name="loop",
-    kinds={"postgres"},
-    owners=OWNERS,
-    code_version="1",
     check_specs=[
         dg.AssetCheckSpec(
             NOTHING_UNKNOWN,
@@ -68,17 +69,14 @@ def loop_actions(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.Material
     yield dg.MaterializeResult(metadata=metadata, check_results=[check])
 
 
-@dg.asset(
-    key=AUDIT_HEADS,
+@group_asset(
+    LOOP,
+    AUDIT_HEADS,
     deps=[DECISIONS, ACTIONS],
     description=(
         "The audit log with its signed heads, verified whole. `ofp audit append`, or the schedule `append_audit_hourly`, makes"
         " leaves and heads."
     ),
-    group_name="loop",
-    kinds={"postgres"},
-    owners=OWNERS,
-    code_version="1",
     check_specs=[
         dg.AssetCheckSpec(
             LOG_WHOLE,
@@ -138,14 +136,11 @@ def _heads_follow(verification: Verification, now: float) -> dg.AssetCheckResult
     )
 
 
-@dg.asset(
-    key=CASES,
+@group_asset(
+    LOOP,
+    CASES,
     deps=[DECISIONS, ACTIONS],
     description="Cases of the run, by state, and their labels. `ofp case` and the console work on them.",
-    group_name="loop",
-    kinds={"postgres"},
-    owners=OWNERS,
-    code_version="1",
     check_specs=[
         dg.AssetCheckSpec(
             LABELS_ANSWERED, asset=CASES, description="The label store answered each label, and no entry came again otherwise."
@@ -177,14 +172,24 @@ def loop_cases(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.Materializ
     yield dg.MaterializeResult(metadata=metadata, check_results=[check])
 
 
-@dg.asset(
-    key=RECONCILIATION,
-    deps=[DECISIONS, ACTIONS, AUDIT_HEADS, CASES],
-    description="The sums of the loop of the run, up to where the decider stands, kept as a write-once report.",
-    group_name="loop",
+label_store = dg.AssetSpec(
+    LABEL_STORE,
+    deps=[CASES, dg.AssetDep(LOG_EVENTS, partition_mapping=dg.AllPartitionMapping())],
+    description="The label store: what reports of the log say about events, and what investigators said in cases. Appended by"
+    " others (`ofp labels load`, `ofp case assert`, HTTP). Training sets that are built after it know it: the next round.",
+    # Dagster's graph has no circles, and the loop is one: its last link is told here
+    metadata={NEXT_ROUND: dg.MetadataValue.asset(LABELS)},
+    group_name=LOOP,
     kinds={"postgres"},
     owners=OWNERS,
-    code_version="1",
+)
+
+
+@group_asset(
+    LOOP,
+    RECONCILIATION,
+    deps=[DECISIONS, ACTIONS, AUDIT_HEADS, CASES],
+    description="The sums of the loop of the run, up to where the decider stands, kept as a write-once report.",
     check_specs=[
         dg.AssetCheckSpec(
             BALANCES,
@@ -199,17 +204,11 @@ def loop_cases(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.Materializ
 )
 def loop_reconciliation(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.MaterializeResult[object]]:
     """Sum up, and keep it."""
-    with plane.open("auditor") as opened_plane, opened_plane.pool.connection() as connection:
-        profile = opened_plane.profile
-        pins, deciding = profile.context_pins, profile.deciding
-        if deciding is None:
-            raise dg.Failure("the profile declares no `deciding`: there is no loop", allow_retries=False)
-        span = decided_span(connection, pins, opened_plane.log.stream_name)
-        if span is None:
-            raise dg.Failure("nothing of the run is decided on yet: `ofp decider run`", allow_retries=False)
-        reader = EventReader(opened_plane.archived_log, pins, deciding.event_type, profile.clock_skew_us)
-        facts = compare_facts(opened_plane.pool)
-        report = reconcile_loop(connection, pins, deciding.event_type, reader.ids_between(*span), span, facts)
+    with plane.open("auditor") as opened_plane:
+        try:
+            report = sum_up_loop(opened_plane)
+        except CommandRefused as refused:
+            raise dg.Failure(str(refused), allow_retries=False) from None
         path = keep_reconciliation(opened_plane.objects, report)
     check = dg.AssetCheckResult(
         check_name=BALANCES, passed=not report.differences, description="\n".join(report.differences) or None

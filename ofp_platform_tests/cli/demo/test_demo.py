@@ -136,7 +136,6 @@ def test_and_round_the_loop_to_sums_that_balance(first: subprocess.CompletedProc
     # what cases said is in another training set: two frauds of reports, and a word about each case that was closed
     [closed] = re.findall(r"a scripted investigator closed (\d+): ", loop)
     [labelled] = re.findall(r"^Labels in it +(\d+) rows are labelled, by reports and out of cases$", loop, re.MULTILINE)
-    assert int(closed) > 0
     assert int(closed) <= int(labelled) <= int(closed) + 2
     # too few to learn from: the gate says so, and nothing is published
     assert re.search(r"^Challenger \(gradient boosting\) not published: holdout: asked for days of training", loop, re.MULTILINE)

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 
 from ofp_platform.offline.labels.event_index import IndexedLabels
 from ofp_platform.offline.labels.label_columns import LABEL_SCHEMA, OBSERVED_TIME, RowEvents, label_columns
+from ofp_platform.offline.labels.label_intake import LabelIntake
 from ofp_platform.offline.labels.label_leakage import check_no_leak
 from ofp_platform.offline.labels.label_store import AppendReceipt, LabelStore, as_observed
+from ofp_platform.registry.pack import shipped_pack
 from ofp_platform.storage.embedded import SUPERUSER, as_role
 from ofp_platform.storage.governance_facts import read_facts, role_of
 from ofp_platform.storage.postgres import Pool, open_pool
@@ -352,3 +354,16 @@ def test_observed_times_are_utc_microseconds(pool: Pool) -> None:
     store.append([assertion("e-1", 1)], as_observed)
     assert store.resolve(basis(store, 1)).table["observed_time"].type == OBSERVED_TIME
     assert store.assertions("none").schema == store.assertions("fraud").schema
+
+
+def test_a_label_of_a_simulated_clock_counts_from_the_time_that_it_states(pool: Pool) -> None:
+    """Taken in one at a time: by the clock of the database it counts from now on, by that of a replay from then on."""
+    routing = shipped_pack("card_payments").events
+    said = assertion("e-1", 3, event_class="card_payment")
+    by_replay, by_database = LabelStore(pool, new_run()), LabelStore(pool, new_run())
+    assert LabelIntake(by_replay, routing, as_observed)(said, "ada") is None
+    assert LabelIntake(by_database, routing)(said, "ada") is None
+    assert by_replay.known_until("fraud") == START + 3
+    seen_now = by_database.known_until("fraud")
+    assert seen_now is not None
+    assert seen_now > START + 3

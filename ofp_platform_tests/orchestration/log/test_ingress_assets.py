@@ -15,10 +15,10 @@ from ofp_platform.cli.files.run_door import entrance_of
 from ofp_platform.ingress import receipt_segments
 from ofp_platform.online.plane import Plane
 from ofp_platform.orchestration.code_location import code_location
+from ofp_platform.orchestration.log.event_assets import INGRESS_RECEIPTS
 from ofp_platform.orchestration.log.ingress_assets import (
     CONTROL_RUN,
     INGRESS_QUARANTINE,
-    INGRESS_RECEIPTS,
     WORLD_PACK,
     asked_runs,
     run_steps,

@@ -122,7 +122,7 @@ def now() -> int:
 def test_nothing_decided_is_no_success(look: Look) -> None:
     for asset, config in ((loop_decisions, {}), (loop_what_if, {"mode": "HOLD"})):
         assert "the plane has decided on nothing" in failure_of(look(asset, **config))
-    assert "nothing of the run is decided on yet" in failure_of(look(loop_reconciliation))
+    assert "is decided on yet: `ofp decider run` decides" in failure_of(look(loop_reconciliation))
     empty_log = check_of(look(audit_heads))
     assert not empty_log.passed
     assert "there is no head" in str(empty_log.description)
