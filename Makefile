@@ -165,7 +165,7 @@ defs: $(READY) ## Check that Dagster loads every definition
 	@home=$$(mktemp -d); trap 'rm -rf "$$home"' EXIT; printf 'telemetry: {enabled: false}\nnux: {enabled: false}\n' >"$$home/dagster.yaml"; \
 	  DAGSTER_HOME=$$home VIRTUAL_ENV=$(CURDIR)/$(VENV) $(BIN)/dg check defs
 
-BENCHES := serving projection decisions amendments entities appends ingress identities freshness apply columns build parity growth hot_windows mature
+BENCHES := serving projection decisions loop amendments entities appends ingress identities freshness apply columns build parity growth hot_windows mature
 
 .PHONY: bench
 bench: $(READY) ## Run the benchmarks beside floors and peers of the same run (some: make bench BENCHES="serving parity")

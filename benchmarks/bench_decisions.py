@@ -74,9 +74,10 @@ class _AsItIs:
     hold = read
 
 
-def publish(plane: Plane) -> InForce:
-    """The bundle and its model in the object store, NORMAL."""
-    bundle = Bundle(
+def bench_bundle(plane: Plane) -> Bundle:
+    """The bundle, whose model is in the object store."""
+    plane.objects.put_same(f"learning/{_MODEL.digest}.json", _MODEL.stored())
+    return Bundle(
         bundle_name="benchmark",
         event_type="transaction",
         key_fields={KeyType.ACCOUNT: "customer_id", KeyType.MERCHANT: "terminal_id"},
@@ -92,9 +93,12 @@ def publish(plane: Plane) -> InForce:
             thresholds=Thresholds(review_from=400_000, decline_from=4_000_000),
         ),
     )
+
+
+def publish(plane: Plane) -> InForce:
+    """The bundle and its model in the object store, NORMAL."""
+    bundle = bench_bundle(plane)
     plane.objects.put_same(bundle_path(bundle.ref), bundle.stored())
-    assert bundle.model is not None
-    plane.objects.put_same(bundle.model.path, _MODEL.stored())
     in_force = BundleInForce(bundle=bundle.ref, sequence=0, position=_AT)
     return InForce(PostureInForce(mode=Mode.NORMAL, sequence=0, position=_AT), ((Slot.ACTIVE, in_force),))
 

@@ -162,13 +162,13 @@ def open_loop(address: str, key: str, rate: int, seconds: float, first: int) -> 
     """
     bodies = [orjson.dumps([event]) for event in islice(events(first), int(rate * seconds))]
     gc.collect()
-    return uvloop.run(_open_loop(urlsplit(address), key, bodies, rate))
+    return uvloop.run(send_at_rate(urlsplit(address), key, bodies, rate, time.perf_counter() + 0.1))
 
 
-async def _open_loop(address: SplitResult, key: str, bodies: Sequence[bytes], rate: int) -> list[float]:
+async def send_at_rate(address: SplitResult, key: str, bodies: Sequence[bytes], rate: int, began: float) -> list[float]:
+    """Milliseconds of requests at a fixed rate from `began` on (of the performance counter), each from when it was due."""
     took = [0.0] * len(bodies)
     waiting: asyncio.Queue[int | None] = asyncio.Queue()
-    began = time.perf_counter() + 0.1
 
     async def connection() -> None:
         reader, writer = await asyncio.open_connection(address.hostname, address.port)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -125,27 +125,30 @@ class Decider:
         """
         total = DeciderTally()
         place = await asyncio.to_thread(self.place)
-        for page in self.reader.pages(place, records):
-            parts = {} if place is None else place.by_partition()
-            total.add(await self._step(page, parts.get(page.next.partition_id)))
-            place = moved(place, self.reader.log.stream_name, page.next)
+        for pages in self.reader.turns(place, records):
+            total.add(await self._step(pages, {} if place is None else place.by_partition()))
+            for page in pages:
+                place = moved(place, self.reader.log.stream_name, page.next)
         return total
 
-    async def _step(self, page: ReadPage, before: PartitionBasis | None) -> DeciderTally:
-        """Decide on one page of a partition, and record all of it."""
+    async def _step(self, pages: Sequence[ReadPage], before: Mapping[str, PartitionBasis]) -> DeciderTally:
+        """Decide on one page of each of some partitions, and record all of it."""
         with Interval() as deciding:
-            records, known_events = await self._decide_on(page, before)
+            records, known_events = await self._decide_on(pages, before)
         _tell(deciding, records)
         return _tally(records, known_events)
 
-    async def _decide_on(self, page: ReadPage, before: PartitionBasis | None) -> tuple[list[DecisionRecord], int]:
-        """The decisions on a page, recorded; and how many of its events had one."""
-        events, known_events = await asyncio.to_thread(self._undecided_events, page.events)
+    async def _decide_on(
+        self, pages: Sequence[ReadPage], before: Mapping[str, PartitionBasis]
+    ) -> tuple[list[DecisionRecord], int]:
+        """The decisions on these pages, recorded; and how many of their events had one."""
+        read_events = [event for page in pages for event in page.events]
+        events, known_events = await asyncio.to_thread(self._undecided_events, read_events)
         sources = {event.event_id: VectorSource(self.ask, self.pins, self.policy.deadline_seconds) for event in events}
         in_force = await asyncio.to_thread(self._read_in_force)
         for _ in range(_MOST_CHANGES):
             records = await self._records(events, in_force, sources)
-            other_in_force = await asyncio.to_thread(self._commit, page, before, in_force, records)
+            other_in_force = await asyncio.to_thread(self._commit, pages, before, in_force, records)
             if other_in_force is None:
                 return records, known_events
             in_force = other_in_force
@@ -201,14 +204,19 @@ class Decider:
         return loop_record(event, circumstances, under, outcomes.answer, outcomes.verdict, self.clock())
 
     def _commit(
-        self, page: ReadPage, before: PartitionBasis | None, in_force: InForce, records: Sequence[DecisionRecord]
+        self,
+        pages: Sequence[ReadPage],
+        before: Mapping[str, PartitionBasis],
+        in_force: InForce,
+        records: Sequence[DecisionRecord],
     ) -> InForce | None:
         """Record a step; or what is in force now, if that is something else: then nothing is recorded."""
         messages = [Message(DECISION, record.decision_id, self.pins, record.decided_at_utc, record) for record in records]
         with self.pool.connection() as connection:
             try:
                 with connection.transaction():
-                    move_place(connection, self.pins, self.reader.log.stream_name, before, page.next)
+                    for part in (page.next for page in pages):
+                        move_place(connection, self.pins, self.reader.log.stream_name, before.get(part.partition_id), part)
                     append_messages(connection, self.decisions_log, messages)
                     append_decisions(connection, records)
                     self.record_more(connection, records)

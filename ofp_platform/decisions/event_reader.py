@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import orjson
 
-from ofp_platform.log.port import EventLog, RecordBatch
+from ofp_platform.log.port import EventLog, ManyReader, PartitionRequest, RecordBatch
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis, PartitionBasis, Position, make_basis, order, place
+
+_MOST_PARTITIONS = 16
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,16 @@ class EventReader:
     clock_skew_us: int
 
     def pages(self, after: Basis | None = None, records: int = 2_000) -> Iterator[ReadPage]:
-        """Pages of at most `records` records each, from `after` (None: the oldest kept) to the head as it is now.
+        """Pages of at most `records` records each, from `after` (None: the oldest kept) to the head as it is now; see `turns`.
+
+        Raises:
+            LogError: what the log has against it.
+        """
+        return (page for pages in self.turns(after, records) for page in pages)
+
+    def turns(self, after: Basis | None = None, records: int = 2_000) -> Iterator[list[ReadPage]]:
+        """The same pages, those together that the log reads for the price of one: at most `records` records, of each partition
+        one page.
 
         The partitions take turns, so that what is decided on stays near in time.
 
@@ -53,15 +64,18 @@ class EventReader:
         at = dict(after.by_partition()) if after is not None else {}
         waiting = [info.partition_id for info in self.log.partitions()]
         while waiting:
-            rest = []
-            for partition_id in waiting:
-                page = self.page(partition_id, at.get(partition_id), records)
-                if page is None:
-                    continue
-                at[partition_id] = page.next
-                yield page
-                if not page.next.closed:
-                    rest.append(partition_id)
+            rest: list[str] = []
+            for partition_ids in self._together(waiting, at):
+                pages = []
+                for batch in self._read(partition_ids, at, records):
+                    if batch.next == at.get(batch.partition_id):
+                        continue
+                    at[batch.partition_id] = batch.next
+                    pages.append(ReadPage(self._events(batch), batch.next))
+                    if not batch.next.closed:
+                        rest.append(batch.partition_id)
+                if pages:
+                    yield pages
             waiting = rest
 
     def page(self, partition_id: str, after: PartitionBasis | None, records: int) -> ReadPage | None:
@@ -72,6 +86,22 @@ class EventReader:
         """
         batch = self.log.read(partition_id, after, records)
         return None if batch.next == after else ReadPage(self._events(batch), batch.next)
+
+    def _together(self, partition_ids: list[str], at: Mapping[str, PartitionBasis]) -> list[list[str]]:
+        """Partitions by what one read gives: where nothing is known of one yet, that one alone."""
+        if not isinstance(self.log, ManyReader) or not self.log.reads_many:
+            return [[partition_id] for partition_id in partition_ids]
+        known_ids = [partition_id for partition_id in partition_ids if partition_id in at]
+        new_ids = [[partition_id] for partition_id in partition_ids if partition_id not in at]
+        starts = range(0, len(known_ids), _MOST_PARTITIONS)
+        return [*new_ids, *(known_ids[start : start + _MOST_PARTITIONS] for start in starts)]
+
+    def _read(self, partition_ids: Sequence[str], at: Mapping[str, PartitionBasis], records: int) -> Sequence[RecordBatch]:
+        if len(partition_ids) == 1:
+            return [self.log.read(partition_ids[0], at.get(partition_ids[0]), records)]
+        assert isinstance(self.log, ManyReader)
+        each = max(1, records // len(partition_ids))
+        return self.log.read_many([PartitionRequest(at[partition_id], each) for partition_id in partition_ids])
 
     def between(self, begin: Basis, end: Basis, records: int = 4_000) -> Iterator[ReadPage]:
         """Pages of the events from one basis up to another; a partition that the second does not name is left out.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -18,17 +19,20 @@ from ofp_platform.storage.transient import is_transient
 
 _WAIT_SECONDS = 0.5
 _AFTER_TROUBLE_SECONDS = 1.0
+_ANSWER_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Follower:
-    """`name`: of this decider, by which it answers. `run_in_loop`: runs a step in the loop in which the decider asks."""
+    """`name`: of this decider, by which it answers. `run_in_loop`: runs a step in the loop in which the decider asks.
+    `clock`: seconds that never go back."""
 
     decider: Decider
     name: str
     on_step: Callable[[DeciderTally], None]
     on_trouble: Callable[[str], None]
     run_in_loop: Callable[[Coroutine[Any, Any, DeciderTally]], DeciderTally]
+    clock: Callable[[], float] = time.monotonic
 
     def run(self, stop: threading.Event) -> None:
         """Decide on what comes until the event is set; it ends between two steps.
@@ -36,10 +40,13 @@ class Follower:
         Raises:
             PlaceMoved: another decider of the run is at work. PostureUnsteady | LogRefused | BundleDamaged: see there.
         """
+        answered_at = self.clock() - _ANSWER_SECONDS
         while not stop.is_set():
             try:
                 total = self.run_in_loop(self.decider.decide_available())
-                self.answer()
+                if self.clock() - answered_at >= _ANSWER_SECONDS:  # not behind each step: it is a transaction of its own
+                    self.answer()
+                    answered_at = self.clock()
             except (LogUnavailable, ObjectStoreUnavailable) as outage:
                 self.on_trouble(str(outage))
                 stop.wait(_AFTER_TROUBLE_SECONDS)

@@ -254,11 +254,12 @@ async def test_two_deciders_of_a_run_do_not_both_win(world: World) -> None:
     held = Held(world.in_force())
     async with world.decider(held) as one, world.decider(held) as other:
         pages = list(one.reader.pages(None, 50))
-        await one._step(pages[0], None)
+        await one._step(pages[:1], {})
         with pytest.raises(PlaceMoved, match="is decided on by somebody else"):
-            await other._step(pages[0], None)
+            await other._step(pages[:1], {})
+        elsewhere = pages[0].next.model_copy(update={"offset": 7})
         with pytest.raises(PlaceMoved):
-            await other._step(replace(pages[0], events=[]), pages[0].next.model_copy(update={"offset": 7}))
+            await other._step([replace(pages[0], events=[])], {elsewhere.partition_id: elsewhere})
     assert len(world.told()) == len(world.records())
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +19,10 @@ from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
 if TYPE_CHECKING:
+    from ofp_platform.audit.appending import AppendOutcome
     from ofp_platform.audit.signing_keys import SigningKey
     from ofp_platform.audit.verification import Verification
+    from ofp_platform.online.plane import Plane
     from ofp_platform.vocabulary.loop.audit import AuditProof
 
 app = typer.Typer(help="Keep records in a signed log, verify it, and prove one record from it.", no_args_is_help=True)
@@ -29,19 +33,68 @@ Key = Annotated[
     ),
 ]
 KEY_DIGITS = 64
+APPENDING_EVERY = "appending every "
+_AFTER_TROUBLE_SECONDS = 1.0
 
 
 @app.command(short_help="Append every record that is not in the log yet, under a signed head.")
-def append(key: Key = None, json: AsJson = False, home: Home = None, profile: ProfileSource = None) -> None:
+def append(
+    every: Annotated[
+        float | None,
+        typer.Option("--every", metavar="SECONDS", min=0.01, help="Append again, so long after each time.", show_default=False),
+    ] = None,
+    key: Key = None,
+    json: AsJson = False,
+    home: Home = None,
+    profile: ProfileSource = None,
+) -> None:
     """Decisions, manifests of datasets, label assertions, steps of runs and governance facts become leaves, each once; heads over
     them are signed and put into the object store. A record of incomplete provenance is set aside, and looked at again next time.
+    With `--every` it goes on until SIGTERM or Ctrl-C: an outage is told in words, and waited for.
     """
     from ofp_platform.audit.appending import append_records
 
+    if every is not None and json:
+        raise CommandRefused("--json prints what one append did: leave it out, or --every")
     environment = resolve(home, profile)
     with environment.open_plane_without_log("offline") as plane:
-        follow_as("audit", plane.profile.context_pins, environment, ends=True)
+        follow_as("audit", plane.profile.context_pins, environment, ends=every is None)
+        if every is not None:
+            _append_every(every, plane, signing_key(key))
+            return
         outcome = append_records(plane.pool, plane.objects, signing_key(key), now)
+    _print_outcome(outcome, as_json=json)
+
+
+def _append_every(seconds: float, plane: Plane, key: SigningKey) -> None:
+    """Append again and again, until a signal: at its end one is whole."""
+    from psycopg import Error
+
+    from ofp_platform.audit.appending import append_records
+    from ofp_platform.cli.terminal.refusals import words_for
+    from ofp_platform.storage.objects import ObjectStoreUnavailable
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    typer.echo(f"{APPENDING_EVERY}{seconds:g} s")
+    while not stop.is_set():
+        try:
+            outcome = append_records(plane.pool, plane.objects, key, now)
+        except (Error, ObjectStoreUnavailable) as error:
+            words = words_for(error)
+            if words is None:
+                raise
+            typer.echo(f"not appended: {words}", err=True)
+            stop.wait(_AFTER_TROUBLE_SECONDS)
+            continue
+        if outcome.heads or outcome.is_finished or outcome.quarantined:
+            _print_outcome(outcome, as_json=False)
+        stop.wait(seconds)
+    typer.echo("stopped")
+
+
+def _print_outcome(outcome: AppendOutcome, *, as_json: bool) -> None:
     heads = [head.wire() for head in outcome.heads]
     aside = [dict(zip(("leaf_kind", "subject", "reason"), row, strict=True)) for row in outcome.quarantined]
     lines = [f"head of {head.tree_size:,} leaves, root {head.root_hash}" for head in outcome.heads]
@@ -50,7 +103,7 @@ def append(key: Key = None, json: AsJson = False, home: Home = None, profile: Pr
         lines.append("the object of the head before was put: an append was stopped in front of it")
     lines += _quarantine(outcome.quarantined)
     facts = {"leaf_count": outcome.leaf_count, "heads": heads, "quarantined": aside, "is_finished": outcome.is_finished}
-    print_facts(facts, lines, as_json=json)
+    print_facts(facts, lines, as_json=as_json)
 
 
 @app.command(short_help="Verify the whole log, and every record in it.")

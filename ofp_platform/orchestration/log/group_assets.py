@@ -7,6 +7,8 @@ import dagster as dg
 
 from ofp_platform.orchestration.log.event_assets import OWNERS
 
+CODE_VERSION = "1"
+
 
 def group_asset(
     group: str,
@@ -16,7 +18,7 @@ def group_asset(
     description: str,
     check_specs: Sequence[dg.AssetCheckSpec],
     kind: str = "postgres",
-    code_version: str = "1",
+    code_version: str = CODE_VERSION,
 ) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
     """The decorator of an asset of a group, without partitions, that looks at something and checks it."""
     return dg.asset(

@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 
 from ofp_platform.cli.demo.replay import project_available
+from ofp_platform.cli.processes import Child, ofp_command
+from ofp_platform.storage.governance_facts import append_facts
+from ofp_platform.storage.postgres import open_pool
+from ofp_platform_tests.audit.conftest import fact
 from ofp_platform_tests.audit.test_verify_proof import PROGRAM
 from ofp_platform_tests.cli.conftest import OfflinePlane
 from ofp_platform_tests.cli.program import Ofp, call
@@ -54,6 +58,29 @@ def test_a_new_key_is_printed_by_its_public_half_alone(tmp_path: Path) -> None:
     assert json.loads(printed.out) == {"key_id": key_id_of(path), "file": str(path)}
     assert path.read_text().strip() not in printed.shown
     assert "never written over" in call("audit", "key", "new", str(path)).refused()
+
+
+def test_it_goes_on_appending_until_it_is_stopped(dsn: str, tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    variables = {"OFP_HOME": str(tmp_path / "home"), "OFP_DATABASE_URL": dsn}
+    path = tmp_path / "audit.key"
+    assert call("audit", "key", "new", str(path)).code == 0
+    command = ofp_command("audit", "append", "--key", str(path), "--every", "0.05")
+    with Child("the audit log", command, variables, tmp_path / "audit.log") as child, open_pool(dsn, max_size=1) as pool:
+        assert child.wait_for_line("appending every ", 60) == "0.05 s"
+        append_facts(pool, [fact(1)])
+        child.wait_for_line("1 leaves added", 60)
+        append_facts(pool, [fact(2), fact(3)])
+        child.wait_for_line("2 leaves added", 60)
+    assert "stopped" in child.text()
+    verified = call("audit", "verify", "--public-key", key_id_of(path), **variables)
+    assert (verified.code, verified.out.splitlines()[-1]) == (0, "VERIFIED"), verified
+
+
+def test_what_goes_on_prints_no_json(offline: OfflinePlane, key_file: Path) -> None:
+    assert (
+        "leave it out, or --every" in offline.ofp("audit", "append", "--key", str(key_file), "--every", "1", "--json").refused()
+    )
 
 
 def test_a_decision_is_proven_to_whoever_has_the_file_and_the_key(
