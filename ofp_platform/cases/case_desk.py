@@ -21,6 +21,7 @@ from ofp_platform.storage.case_entries import (
     read_conflicts,
     read_timelines,
 )
+from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.loop.case import (
@@ -203,6 +204,7 @@ class CaseDesk:
         """
         assertion_id = label.content.assertion_id
         refusal = self._labels(label.content.assertion, label.actor)
+        crash_point("label.stored")
         answer: CaseContent
         if refusal is None:
             answer = LabelAccepted(assertion_id=assertion_id)

@@ -21,6 +21,7 @@ from ofp_platform.decisions.loop_records import Circumstances, loop_record
 from ofp_platform.decisions.lowering import Decided, VectorSource, decide_lowering
 from ofp_platform.ingress.own_streams import Message, append_messages
 from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.decider_places import begin_places, move_place, read_places
 from ofp_platform.storage.decision_records import append_decisions, events_decided
 from ofp_platform.storage.postgres import Pool
@@ -217,6 +218,7 @@ class Decider:
                 with connection.transaction():
                     for part in (page.next for page in pages):
                         move_place(connection, self.pins, self.reader.log.stream_name, before.get(part.partition_id), part)
+                    crash_point("decision.placed")
                     append_messages(connection, self.decisions_log, messages)
                     append_decisions(connection, records)
                     self.record_more(connection, records)
@@ -224,8 +226,10 @@ class Decider:
                     held_in_force = self.in_force.hold(connection)
                     if held_in_force != in_force:
                         raise _ChangedMeanwhile
+                    crash_point("decision.recorded")
             except _ChangedMeanwhile:
                 return held_in_force
+            crash_point("decision.after_commit")
             if messages:
                 self.decisions_log.tell(connection)
         return None

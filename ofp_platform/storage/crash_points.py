@@ -36,6 +36,9 @@ CrashPoint = Literal[
     "ingress.appended",
     "ingress.recorded",
     "ingress.after_commit",
+    "decision.placed",
+    "decision.recorded",
+    "decision.after_commit",
     "action.claimed",
     "action.done",
     "action.recording",
@@ -56,6 +59,7 @@ CrashPoint = Literal[
     "audit.rows_written",
     "audit.committed",
     "audit.head_put",
+    "label.stored",
 ]
 """Every place that there is: the type checker refuses another name, the kill loops kill at each of them."""
 

@@ -34,10 +34,11 @@ from ofp_platform_tests.torture.kills.replay import check_offline, check_oracle
 from ofp_platform_tests.torture.kills.streamer import kill_streamers
 from ofp_platform_tests.torture.kills.victim_pool import VictimPool
 from ofp_platform_tests.torture.kills.world import DAY, DAYS, World, drop_database, make_world, registry
+from ofp_platform_tests.torture.loop_kills.parts import OWN_POINTS as LOOP_POINTS
 from ofp_platform_tests.torture.own_database import fresh_database
 from ofp_platform_tests.torture.suite import Run, Suite
 
-OWN_LOOPS = {*ACTION_POINTS, *BUNDLE_POINTS, *AUDIT_POINTS}
+OWN_LOOPS = {*ACTION_POINTS, *BUNDLE_POINTS, *AUDIT_POINTS, *LOOP_POINTS}
 """Places that are killed at by suites and tests of their own."""
 PAYMENTS = 1_000_000
 PROJECTOR_KILLS = 3_000
