@@ -29,6 +29,7 @@ def read_facts(pool: Pool, fact: str | None = None, *, about: str = "", limit: i
             " AND starts_with(coalesce(content::jsonb ->> 'request_id', content::jsonb ->> 'run_id',"
             " content::jsonb ->> 'operation_id', content::jsonb ->> 'bundle_digest', content::jsonb ->> 'to_key_id',"
             " content::jsonb ->> 'idempotency_key', content::jsonb ->> 'rev', content::jsonb ->> 'segment_path',"
+            " content::jsonb ->> 'store',"
             " 'labels/' || (content::jsonb ->> 'first_sequence'),"
             " content::jsonb #>> '{adjudication,event_id}', 'quarantine/' || (content::jsonb ->> 'quarantine_id'),"
             " 'posture/' || (content::jsonb ->> 'sequence')), %(about)s)"

@@ -24,6 +24,8 @@ FOR_GOOD = {
     "datasets and models": "whoever trained on them names them",
 }
 """Stores of which nothing is removed by age, with the reason."""
+TRIM_POLICY = "until archived, verified and applied"
+"""Of the log, where it is trimmed."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +40,46 @@ class StoreRetention:
 
 
 def apply_retention(environment: Environment, plane: Plane, *, dry_run: bool) -> Iterator[StoreRetention]:
-    """Go through the stores, one after the other; with `dry_run` nothing is changed.
+    """Go through the stores, one after the other; with `dry_run` nothing is changed. Whatever went is a governance fact.
 
     Raises:
         DatabaseUnavailable | ObjectStoreUnavailable | LogUnavailable: see there; what was told of is done, the rest is not.
     """
+    for retained in _removing(environment, plane, dry_run):
+        if retained.going and not dry_run:
+            tell_removal(plane, retained)
+        yield retained
+    for store, reason in FOR_GOOD.items():
+        yield StoreRetention(store, "for good", 0, "things", reason)
+
+
+def _removing(environment: Environment, plane: Plane, dry_run: bool) -> Iterator[StoreRetention]:
+    """The stores that things are removed from, each when the one before was told."""
     yield _log(plane, dry_run)
     yield _retired(plane, dry_run)
     yield _scratch(environment, plane, dry_run)
     yield _dagster(plane, dry_run)
     yield _accesses(environment, plane, dry_run)
-    for store, reason in FOR_GOOD.items():
-        yield StoreRetention(store, "for good", 0, "things", reason)
+
+
+def tell_removal(plane: Plane, removed: StoreRetention) -> None:
+    """Append the fact that something of a store went: behind it, since not all stores are in the database."""
+    from ofp_platform.log.governance_log import append_facts_with
+    from ofp_platform.storage.governance_facts import role_of
+    from ofp_platform.vocabulary.offline.governance_fact import RecordsRemoved
+    from ofp_platform.vocabulary.times import format_time
+
+    with plane.pool.connection() as connection, connection.transaction():
+        fact = RecordsRemoved(
+            context_pins=plane.profile.context_pins,
+            store=removed.store,
+            policy=removed.policy,
+            count=removed.going,
+            unit=removed.unit,
+            actor=role_of(connection),
+            at_utc=format_time(int(time.time() * MICROS_PER_SECOND)),
+        )
+        append_facts_with(connection, [fact])
 
 
 def _log(plane: Plane, dry_run: bool) -> StoreRetention:
@@ -57,14 +87,13 @@ def _log(plane: Plane, dry_run: bool) -> StoreRetention:
 
     if not plane.profile.retention.trim_log:
         return StoreRetention("log", "until `ofp log trim --archived`", 0, "records", "trim_log is not set in the profile")
-    policy = "until archived, verified and applied"
     try:
         trims = log_trim.plan_trim(plane, plane.archive)
         if not dry_run:
             log_trim.trim(plane, trims)
     except log_trim.TrimRefused as error:
-        return StoreRetention("log", policy, 0, "records", str(error))
-    return StoreRetention("log", policy, sum(trim.records for trim in trims), "records")
+        return StoreRetention("log", TRIM_POLICY, 0, "records", str(error))
+    return StoreRetention("log", TRIM_POLICY, sum(trim.records for trim in trims), "records")
 
 
 def _retired(plane: Plane, dry_run: bool) -> StoreRetention:

@@ -155,6 +155,7 @@ def trim(
     """
     from rich.console import Console
 
+    from ofp_platform.cli.installation.retention import TRIM_POLICY, StoreRetention, tell_removal
     from ofp_platform.cli.terminal.progress import bar
     from ofp_platform.online.ranges import log_trim
 
@@ -170,6 +171,9 @@ def trim(
             lines.append(f"{partition_trim.partition_id}  {span}: {partition_trim.records:,} records{rest}")
         if not dry_run:
             log_trim.trim(plane, trims)
+            trimmed = sum(partition_trim.records for partition_trim in trims)
+            if trimmed:
+                tell_removal(plane, StoreRetention("log", TRIM_POLICY, trimmed, "records"))
     doing = "would be trimmed" if dry_run else "trimmed"
     lines.append(f"{doing}: {sum(partition_trim.records for partition_trim in trims):,} records of log {plane.log.stream_name}")
     print_facts({"dry_run": dry_run, "partitions": trims}, lines, as_json=json)

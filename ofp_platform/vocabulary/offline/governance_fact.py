@@ -1,6 +1,7 @@
 """Governance facts: builds that ended, datasets superseded, runs of Dagster that failed, ids adjudicated, packs put live,
 records of ingress sent again, steps in the life of bundles, modes of deciding changed, policies taken up, actions settled
-by hand, labels published, conflicts of the archive, keys of the audit log handed on."""
+by hand, labels published, conflicts of the archive, what retention removed, keys of the audit log
+handed on."""
 
 from __future__ import annotations
 
@@ -222,6 +223,19 @@ class ArchiveConflictFound(_Fact):
     actor: str = Field(min_length=1, max_length=128, description="the database role that compared")
 
 
+class RecordsRemoved(_Fact):
+    """Retention let something of a store go, for good."""
+
+    fact: Literal["records_removed"] = "records_removed"
+    context_pins: ContextPins
+    store: str = Field(min_length=1)
+    policy: str = Field(min_length=1, description="what is kept, in words")
+    count: Annotated[int, Field(ge=1)]
+    unit: str = Field(min_length=1)
+    actor: str = Field(min_length=1, max_length=128, description="the database role that removed it")
+    at_utc: Time
+
+
 GovernanceFact = (
     BuildCompleted
     | BuildFailed
@@ -237,6 +251,7 @@ GovernanceFact = (
     | PolicyInForce
     | LabelsPublished
     | ArchiveConflictFound
+    | RecordsRemoved
 )
 
 
@@ -271,6 +286,7 @@ FACTS = (
     "policy_in_force",
     "posture_changed",
     "quarantine_replayed",
+    "records_removed",
 )
 
 
@@ -296,6 +312,8 @@ def subject(fact: GovernanceFact) -> str:
         return f"labels/{fact.first_sequence}"
     if isinstance(fact, ArchiveConflictFound):
         return fact.segment_path
+    if isinstance(fact, RecordsRemoved):
+        return fact.store
     return fact.run_id if isinstance(fact, RunFailed) else fact.request_id
 
 
@@ -327,6 +345,8 @@ def gist(fact: GovernanceFact) -> str:
         case ArchiveConflictFound():
             place = f"{fact.stream_name}/{fact.partition_id}/{fact.positions[0]}"
             return _line(place, f"{fact.position_count:,} positions of {fact.segment_path}", fact.actor)
+        case RecordsRemoved():
+            return _line(f"{fact.count:,} {fact.unit}", f"kept {fact.policy}", fact.actor)
         case RunFailed():
             return _line(fact.job_name, fact.partition, *fact.reasons[:1] or (fact.error,))
         case BuildFailed():

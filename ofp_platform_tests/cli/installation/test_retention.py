@@ -61,6 +61,9 @@ def test_a_retired_projection_goes_and_nothing_else(retired: dict[str, str]) -> 
     assert (rows(dsn, 1), sum(rows(dsn, 2).values())) == (kept, 0)
     assert json.loads(before)["snapshot"] == json.loads(call("features", *QUESTION, **retired).out)["snapshot"]
     assert stores(retired)[RETIRED]["going"] == 0
+    facts = json.loads(call("governance", "list", "--fact", "records_removed", "--json", **retired).out)
+    own = [fact for fact in facts if fact["store"] == RETIRED]  # neither the dry run nor a run that removes nothing tells
+    assert [(fact["count"], fact["unit"]) for fact in own] == [(shown["going"], "rows")]
     assert call("projection", "rebuild", **retired).code == 0
 
 

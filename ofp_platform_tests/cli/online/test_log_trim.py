@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from ofp_platform.online.plane import Plane
@@ -39,6 +40,8 @@ def test_only_what_is_archived_is_trimmed(dsn: str, tmp_path: Path) -> None:
     for name, floor in floors.items():
         assert f"{name}  from {floor}  to {ends[name]}\n" in call("log", "ends", **variables).out
     assert "trimmed: 0 records" in call("log", "trim", "--archived", **variables).out
+    facts = json.loads(call("governance", "list", "--fact", "records_removed", "--json", **variables).out)
+    assert [(fact["store"], fact["count"]) for fact in facts] == [("log", sum(floors.values()))]
     # archiving goes on behind the floor
     assert call("archive", "run", "--to-head", **variables).code == 0
     assert "goes on" not in call("archive", "verify", **variables).out
