@@ -276,8 +276,9 @@ def shortened(dsn: str, tmp_path: Path) -> Iterator[Plane]:
 def shorten(dsn: str, to: dict[str, int]) -> None:
     with psycopg.connect(dsn, autocommit=True) as connection:
         for name, head in to.items():
-            connection.execute("DELETE FROM ofp.log_block WHERE partition_id = %s AND first_offset >= %s", (name, head))
-            connection.execute("UPDATE ofp.log_head SET next_offset = %s WHERE partition_id = %s", (head, name))
+            of_traffic = "partition_id = %s AND stream_name <> 'ofp.governance'"
+            connection.execute(f"DELETE FROM ofp.log_block WHERE {of_traffic} AND first_offset >= %s", (name, head))
+            connection.execute(f"UPDATE ofp.log_head SET next_offset = %s WHERE {of_traffic}", (head, name))
 
 
 def test_a_running_process_sees_heads_go_back(dsn: str, tmp_path: Path) -> None:
