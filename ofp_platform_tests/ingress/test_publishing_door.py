@@ -35,6 +35,7 @@ from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.registry.pack import shipped_pack
 from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import Pool, open_pool
+from ofp_platform.telemetry.event_spans import Interval
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform_tests.log.conftest import FakeKinesis
@@ -295,7 +296,7 @@ def test_what_was_given_up_is_not_sent_by_who_noted_it(door: PublishingDoor) -> 
     sending = note(door, event(door, "1"))
     door.settler.settle()
     with door.pool.connection() as connection, pytest.raises(PublishUnsettled):
-        door._publish(connection, sending)
+        door._publish(connection, sending, Interval())
     assert in_log(door.traffic) == Counter()
 
 
