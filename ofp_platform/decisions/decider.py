@@ -116,8 +116,9 @@ class Decider:
         with self.pool.connection() as connection, connection.transaction():
             begin_places(connection, self.pins, basis)
 
-    async def decide_available(self, *, records: int = 200) -> DeciderTally:
-        """Decide on what the log holds behind its place (at first: everything), as it is now.
+    async def decide_available(self, *, records: int = 200, enough: Callable[[], bool] = lambda: False) -> DeciderTally:
+        """Decide on what the log holds behind its place (at first: everything), as it is now; or until it is `enough`, which is
+        asked behind each step: where events come without a pause, there is always more.
 
         Raises:
             PlaceMoved: another decider of the run is at work. PostureUnsteady: see there.
@@ -130,6 +131,8 @@ class Decider:
             total.add(await self._step(pages, {} if place is None else place.by_partition()))
             for page in pages:
                 place = moved(place, self.reader.log.stream_name, page.next)
+            if enough():
+                break
         return total
 
     async def _step(self, pages: Sequence[ReadPage], before: Mapping[str, PartitionBasis]) -> DeciderTally:

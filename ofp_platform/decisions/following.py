@@ -41,10 +41,14 @@ class Follower:
             PlaceMoved: another decider of the run is at work. PostureUnsteady | LogRefused | BundleDamaged: see there.
         """
         answered_at = self.clock() - _ANSWER_SECONDS
+
+        def is_time() -> bool:
+            return stop.is_set() or self.clock() - answered_at >= _ANSWER_SECONDS
+
         while not stop.is_set():
             try:
-                total = self.run_in_loop(self.decider.decide_available())
-                if self.clock() - answered_at >= _ANSWER_SECONDS:  # not behind each step: it is a transaction of its own
+                total = self.run_in_loop(self.decider.decide_available(enough=is_time))
+                if is_time():  # not behind each step: it is a transaction of its own
                     self.answer()
                     answered_at = self.clock()
             except (LogUnavailable, ObjectStoreUnavailable) as outage:

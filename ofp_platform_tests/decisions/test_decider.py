@@ -250,6 +250,17 @@ async def test_a_shadow_decides_beside_and_counts_for_nothing(world: World) -> N
     assert slots.count(Slot.ACTIVE) == slots.count(Slot.SHADOW) == tally.shadow == tally.outcomes.total() > 0
 
 
+async def test_it_ends_between_two_steps_when_it_is_enough(world: World) -> None:
+    ends = world.served.plane.log.ends()
+    async with world.decider(Held(world.in_force(Mode.HOLD))) as decider:
+        first = await decider.decide_available(records=20, enough=lambda: True)
+        assert 0 < first.outcomes.total() <= 20
+        assert decider.place() not in (None, ends)
+        rest = await decider.decide_available()
+        assert (decider.place(), rest.known_events + rest.outcomes.total() > 0) == (ends, True)
+    assert len(world.records()) == (first.outcomes + rest.outcomes).total()
+
+
 async def test_two_deciders_of_a_run_do_not_both_win(world: World) -> None:
     held = Held(world.in_force())
     async with world.decider(held) as one, world.decider(held) as other:
