@@ -128,15 +128,16 @@ def test_a_connection_that_was_closed_meanwhile_is_replaced_and_one_that_breaks_
     body, stated_hash = answer_of(served, request_of)
     good, chunked = response(body, headers=(stated_hash,)), response(body, headers=(stated_hash,), chunked=True)
     closing = response(body, headers=(stated_hash, "connection: close"))
-    script = [[good, CLOSE], [chunked], [closing], [good[:-5]], [b"no HTTP at all\r\n\r\n"], [CLOSE]]
+    script = [[good, CLOSE], [chunked], [closing], [good[:-5]], [b"no HTTP at all\r\n\r\n"], [CLOSE], [CLOSE]]
     with Scripted(script).running() as server, PlaneQuestions(server.address, KEY) as questions:
         for _ in range(3):
             assert questions.run(questions.ask(request_of)).body == body
-        for words in ("closed", "no answer of HTTP", "closed"):
+        for words in ("ClientPayloadError", "ClientResponseError", "ServerDisconnectedError"):
             with pytest.raises(ServiceUnreachable, match=words):
                 questions.run(questions.ask(request_of))
+    assert not server.by_connection  # the last question was asked once more
     assert server.heads[0].startswith(b"POST /under/v0/get_features HTTP/1.1\r\n")
-    assert b"authorization: Bearer " + KEY.encode() in server.heads[0]
+    assert b"authorization: bearer " + KEY.lower().encode() in server.heads[0].lower()
 
 
 def test_answers_that_are_none(served: Served, request_of: GetFeaturesRequest) -> None:
