@@ -7,9 +7,11 @@ is started by the first test that asks for a database and stopped when the run e
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -60,6 +62,18 @@ def _exclusive(path: Path) -> Iterator[None]:
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before() -> Iterator[None]:
+    """What a test does as a process of its own would (`configure_log_lines`) ends with it."""
+    root, own_loggers = logging.getLogger(), [logging.getLogger(name) for name in ("ofp_platform", "ofp")]
+    handlers, levels, hook = set(root.handlers), [each.level for each in own_loggers], sys.excepthook
+    yield
+    root.handlers = [each for each in root.handlers if each in handlers or type(each).__name__ != "_LineHandler"]
+    sys.excepthook = hook
+    for each, level in zip(own_loggers, levels, strict=True):
+        each.setLevel(level)
 
 
 @pytest.fixture(scope="session")

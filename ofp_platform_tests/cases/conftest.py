@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -24,12 +25,12 @@ START = 1_700_000_000_000_000
 SECOND = 1_000_000
 EVENT = CaseEvent(event_class="card_payment", event_id="payment-1")
 FRAUD = LabelAsk(label_type="fraud_disposition", word="fraud")
-_runs = count()
 
 
 def new_run() -> ContextPins:
-    """Pins that no other test has used."""
-    return ContextPins(scenario_id="cases", run_id=f"cases-{next(_runs)}", manifest_fingerprint="a" * 64, parameter_hash="b" * 64)
+    """Pins that no other test has used; a count would begin anew where this module is imported, and not taken as a plugin."""
+    run_id = f"cases-{uuid4().hex}"
+    return ContextPins(scenario_id="cases", run_id=run_id, manifest_fingerprint="a" * 64, parameter_hash="b" * 64)
 
 
 @dataclass

@@ -24,6 +24,7 @@ AWAITED = {
     "client/producer.py": "close joins it; where it ends before, each future and whoever sends is told",
     "decisions/decider.py": "a task group",
     "decisions/loop.py": "a task group",
+    "decisions/replaying.py": "ends the process with its parent; the parent sees each process that ends before its work",
     "offline/replay/archived_fold.py": "ends the process with its parent; the parent reads the pipes of its children",
     "offline/runs/builder.py": "short: reads what the first call of a loop would read else, and raise of",
     "online/ranges/shard_driver.py": "the driver joins it, and raises its error",

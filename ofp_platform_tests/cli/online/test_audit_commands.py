@@ -11,7 +11,7 @@ import pytest
 
 from ofp_platform.cli.demo.replay import project_available
 from ofp_platform.cli.processes import Child, ofp_command
-from ofp_platform.storage.governance_facts import append_facts
+from ofp_platform.log.governance_log import append_facts
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform_tests.audit.conftest import fact
 from ofp_platform_tests.audit.test_verify_proof import PROGRAM

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,7 +21,6 @@ from ofp_platform.cases.triggering import Collection, collect
 from ofp_platform.cli.demo.replay import project_available
 from ofp_platform.cli.files.run_door import door_of
 from ofp_platform.cli.online.decider_commands import opened_decider
-from ofp_platform.client import OfpClient, RetryPolicy
 from ofp_platform.offline.labels.label_intake import LabelIntake
 from ofp_platform.offline.labels.label_store import LabelStore
 from ofp_platform.online.plane import Plane
@@ -106,10 +104,9 @@ def decide(site: Site, _: int) -> None:
     """The decider: decide on what is in the log, a few events in a step, and record what is wanted."""
     with (
         Plane.open(site.profile, site.dsn, max_connections=4) as plane,
-        OfpClient(site.service, token=site.token, timeout_seconds=20.0, retries=RetryPolicy(attempts=1)) as client,
-        opened_decider(plane, client, 2) as decider,
+        opened_decider(plane, site.service, site.token, 2) as (decider, questions),
     ):
-        asyncio.run(decider.decide_available(records=15))
+        questions.run(decider.decide_available(records=15))
 
 
 def act(site: Site, rounds: int = _ROUNDS) -> None:
