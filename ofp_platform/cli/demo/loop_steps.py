@@ -80,7 +80,7 @@ def loop_profile(profile: Profile, event_type: str) -> Profile:
     """The profile with the streams of control and of decisions, and what is decided on."""
     actions = (
         DecidedAction(outcome="decline", action_type=HOLD_ACCOUNT, key_type=KeyType.ACCOUNT),
-        DecidedAction(outcome="decline", action_type=_TELL, webhook=_WEBHOOK),
+        *(DecidedAction(outcome=outcome, action_type=_TELL, webhook=_WEBHOOK) for outcome in ("review", "decline")),
     )
     return profile.model_copy(
         update={
@@ -203,7 +203,7 @@ class LoopSteps:
         return past
 
     def _act(self) -> None:
-        """Do what declined decisions want: hold the account, and tell a webhook that is served here."""
+        """Do what decisions to review or to decline want: tell a webhook that is served here; of the latter, hold the account."""
         plane = self.plane
         receiver = WebhookReceiver(secrets.token_bytes(24))
         with serving(receiver) as address:

@@ -133,6 +133,14 @@ def test_and_round_the_loop_to_sums_that_balance(first: subprocess.CompletedProc
     [sums] = re.findall(r"decisions +([\d,]+) of ([\d,]+) events, made again to the last byte: ([\d,]+)$", loop, re.MULTILINE)
     assert {made, again, *sums} == {made}
     assert int(made.replace(",", "")) > 0
+    # each decision that is no approval tells the webhook once, and a declined one holds its account as well
+    [[declined, reviewed]] = re.findall(
+        r"^Decided +.* recorded \(\d+ approve(?:, (\d+) decline)?(?:, (\d+) review)?\)", loop, re.MULTILINE
+    )
+    [told] = re.findall(r"^Acted +.*; the webhook was told (\d+) times$", loop, re.MULTILINE)
+    [executed] = re.findall(r"actions +\d+ intents = (\d+) executed \+ 0 not$", loop, re.MULTILINE)
+    assert int(told) == int(declined or 0) + int(reviewed or 0)
+    assert int(executed) == int(told) + int(declined or 0)
     # what cases said is in another training set: two frauds of reports, and a word about each case that was closed
     [closed] = re.findall(r"a scripted investigator closed (\d+): ", loop)
     [labelled] = re.findall(r"^Labels in it +(\d+) rows are labelled, by reports and out of cases$", loop, re.MULTILINE)

@@ -11,16 +11,14 @@ from psycopg import Connection
 
 from ofp_platform.audit.database_view import database_view
 from ofp_platform.audit.verification import verify_log
+from ofp_platform.cli.offline.loop_sums import sum_up_loop
 from ofp_platform.decisions.event_reader import EventReader
 from ofp_platform.decisions.wanted_actions import wanted_actions
-from ofp_platform.governance.loop_reconciliation import reconcile_loop
 from ofp_platform.log.port import EventLog
 from ofp_platform.online.plane import Plane
 from ofp_platform.storage.bundle_events import list_bundle_events
-from ofp_platform.storage.decider_places import decided_span
 from ofp_platform.vocabulary.identity import pins_digest
 from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
-from ofp_platform.vocabulary.loop.loop_reconciliation import LoopReconciliation
 from ofp_platform.vocabulary.position import place
 from ofp_platform_tests.torture.action_kills.provider import Provider
 from ofp_platform_tests.torture.bundle_races.line import faults_of
@@ -56,7 +54,7 @@ def bring_to_rest(site: Site) -> None:
         look_into(site)
         prove(site, 0)
         with _opened(site) as plane:
-            balances = not _reconcile(plane).differences
+            balances = not sum_up_loop(plane).differences
         if balances or time.monotonic() > deadline:
             return
         time.sleep(_LOOK_SECONDS)  # the service stores what it served on its own time
@@ -71,7 +69,7 @@ def check_loop(site: Site, provider: Provider) -> Checked:
         in_log = sum(1 for _ in _ids(plane.log))
         applied = connection.execute(_APPLIED, (plane.ensure_live().projection_id,)).fetchall()
         checked.compare("places", applied, [(in_log,)], name)
-        checked.compare("sums", list(_reconcile(plane).differences), [], name)
+        checked.compare("sums", list(sum_up_loop(plane).differences), [], name)
         records = [DecisionRecord.model_validate_json(text) for (text,) in connection.execute(_DECISIONS, (digest,)).fetchall()]
         _check_decisions(plane, records, checked)
         _check_actions(site, connection, records, provider, checked)
@@ -146,14 +144,6 @@ def _reader(plane: Plane) -> EventReader:
     profile = plane.profile
     assert profile.deciding is not None
     return EventReader(plane.log, profile.context_pins, profile.deciding.event_type, profile.clock_skew_us)
-
-
-def _reconcile(plane: Plane) -> LoopReconciliation:
-    reader, pins = _reader(plane), plane.profile.context_pins
-    with plane.pool.connection() as connection:
-        span = decided_span(connection, pins, plane.log.stream_name)
-        assert span is not None
-        return reconcile_loop(connection, pins, reader.event_type, reader.ids_between(*span), span)
 
 
 def plant_loss_and_double(site: Site, provider: Provider) -> None:
