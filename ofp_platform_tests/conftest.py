@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 ROOT_VARIABLE = "OFP_TEST_ROOT"
 TEMPLATE = "ofp_template"
 
+# numba colours each of its errors, those that it handles itself, too, through colorama where that is installed, which sets
+# sys.stdout and sets it back: in a thread that compiles it takes away what another thread prints just then. Absent, it is not used.
+sys.modules.setdefault("colorama", None)  # type: ignore[arg-type]
+
 # no explain phase: it traces every line, and a failure that takes minutes to explain ends as a time-out that hides it
 PHASES = [phase for phase in Phase if phase is not Phase.explain]
 settings.register_profile("dev", deadline=None, print_blob=True, phases=PHASES)
