@@ -35,7 +35,7 @@ ROOT_VARIABLE = "OFP_TEST_ROOT"
 TEMPLATE = "ofp_template"
 
 # numba colours each of its errors, those that it handles itself, too, through colorama where that is installed, which sets
-# sys.stdout and sets it back: in a thread that compiles it takes away what another thread prints just then. Absent, it is not used.
+# sys.stdout and sets it back: in a thread that compiles it takes away what another thread prints then. Absent, it is not used.
 sys.modules.setdefault("colorama", None)  # type: ignore[arg-type]
 
 # no explain phase: it traces every line, and a failure that takes minutes to explain ends as a time-out that hides it
