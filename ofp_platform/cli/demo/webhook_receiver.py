@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import orjson
 
 from ofp_platform.actions.webhook import DONE, NOT_DONE
 from ofp_platform.actions.webhook_signature import SecretFault, SignatureRefused, parse_secret, verify
+from ofp_platform.cli.terminal.stop_signals import stop_on_signals
 
 HOOK_PATH, STATUS_PATH = "/actions", "/status/"
 _MOST_BODY_BYTES = 1_000_000
@@ -111,9 +111,7 @@ def main() -> None:
         receiver = WebhookReceiver(parse_secret(os.environ.get(arguments.secret_variable, "")))
     except SecretFault as fault:
         parser.error(f"{arguments.secret_variable}: {fault}")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     with serving(receiver, arguments.port) as address:
         print(f"receiving at {address}{HOOK_PATH}", flush=True)
         stop.wait()

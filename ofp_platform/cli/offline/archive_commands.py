@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +14,7 @@ from ofp_platform.cli.options import AsJson, Home, OfContext, ProfileSource
 from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.progress import bar
+from ofp_platform.cli.terminal.stop_signals import stop_on_signals
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,9 +74,7 @@ def keep(
     """
     from ofp_platform.cli.terminal.refusals import words_for
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     environment = resolve(home, profile)
     follow_as("archiver", environment.load_profile().context_pins, environment)
     with environment.open_plane_without_log("offline") as plane:  # the stream may come later

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ from ofp_platform.cli.options import Actor, AsJson, Home, ProfileSource, Reason
 from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused, words_for
+from ofp_platform.cli.terminal.stop_signals import stop_on_signals
 from ofp_platform.vocabulary.loop.case import CaseTrigger
 from ofp_platform.vocabulary.loop.case_standing import CaseState
 from ofp_platform.vocabulary.yaml_file import fault_words
@@ -251,9 +250,7 @@ def collect(
                 raise typer.Exit(1)
             return
         follow_as("case collector", plane.profile.context_pins, environment)
-        stop = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+        stop = stop_on_signals()
         typer.echo(f"{COLLECTING} {plane.profile.context_pins.run_id}")
         while not stop.is_set():
             try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from ofp_platform.cli.options import Actor, AsJson, Home, ProfileSource, Reason
 from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, short, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.cli.terminal.stop_signals import stop_on_signals
 from ofp_platform.vocabulary.loop.action import ActionState
 
 if TYPE_CHECKING:
@@ -106,9 +105,7 @@ def run(
     from ofp_platform.actions.executing import run_until_done
     from ofp_platform.cli.terminal.refusals import words_for
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     environment = resolve(home, profile)
     follow_as("executor", environment.load_profile().context_pins, environment, ends=once)
     with _action_executor(environment, policy) as (plane, executor):

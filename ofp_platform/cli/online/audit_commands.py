@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from ofp_platform.cli.options import AsJson, Home, ProfileSource
 from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.cli.terminal.stop_signals import stop_on_signals
 
 if TYPE_CHECKING:
     from ofp_platform.audit.appending import AppendOutcome
@@ -74,9 +73,7 @@ def _append_every(seconds: float, plane: Plane, key: SigningKey) -> None:
     from ofp_platform.cli.terminal.refusals import words_for
     from ofp_platform.storage.objects import ObjectStoreUnavailable
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     typer.echo(f"{APPENDING_EVERY}{seconds:g} s")
     while not stop.is_set():
         try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from ofp_platform.cli.options import AsJson, Home, ProfileSource
 from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import print_facts
 from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.cli.terminal.stop_signals import stop_on_signals
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -56,9 +55,7 @@ def run(
     """
     from ofp_platform.decisions.following import Follower
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     environment = resolve(home, profile)
     follow_as("decider", environment.load_profile().context_pins, environment, ends=once)
     with (

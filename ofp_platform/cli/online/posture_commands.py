@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +12,7 @@ from ofp_platform.cli.options import Actor, AsJson, Home, ProfileSource, Reason
 from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.cli.terminal.stop_signals import stop_on_signals
 from ofp_platform.vocabulary.loop.posture import Mode
 
 if TYPE_CHECKING:
@@ -89,7 +88,6 @@ def watch(
     from ofp_platform.posture.signals import UnknownSignal, demand_known, read_signals
     from ofp_platform.posture.watching import PostureWatch
 
-    stop = threading.Event()
     environment = resolve(home, profile)
     follow_as("posture watch", environment.load_profile().context_pins, environment, ends=once)
     with (
@@ -116,8 +114,7 @@ def watch(
             lines = ["no change"] if outcome is None else _lines(outcome.change)
             typer.echo("\n".join(lines))
             return
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: stop.set())
+        stop = stop_on_signals()
         typer.echo(f"looking at {', '.join(policy.signals)}")
         PostureWatch(keeper, policy, read).run(stop, lambda outcome: typer.echo("\n".join(_lines(outcome.change))))
     typer.echo("stopped")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import AsJson, Home, ProfileSource
 from ofp_platform.cli.process_log import follow_as
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, table, when
+from ofp_platform.cli.terminal.stop_signals import stop_on_signals
 
 if TYPE_CHECKING:
     from ofp_platform.online.plane import Plane
@@ -82,9 +82,7 @@ def run(
 
     from ofp_platform.online.state.key_shards import KeyShard
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     metrics = CollectorRegistry()
     commits = Counter("ofp_projector_commits", "Commits of this process", registry=metrics)
     records = Counter("ofp_projector_records", "Records that its commits took", registry=metrics)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from typing import Annotated
 
 import typer
@@ -11,6 +9,7 @@ import typer
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import Home
 from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.cli.terminal.stop_signals import stop_on_signals
 
 app = typer.Typer(help="Run real servers on this machine, for the tier local_parity.", no_args_is_help=True)
 _WATCH_SECONDS = 0.5
@@ -25,9 +24,7 @@ def up(home: Home = None) -> None:
     from ofp_platform.cli.services.service_processes import kept_services
     from ofp_platform.storage.schema import migrate
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     environment = resolve(home, makes_home=True)
     with kept_services(environment.folder) as services:
         migrate(services.postgres.dsn())

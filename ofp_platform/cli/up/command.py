@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from typing import Annotated
 
 import typer
@@ -11,6 +9,7 @@ import typer
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import Home, ProfileSource
 from ofp_platform.cli.process_log import follow_as
+from ofp_platform.cli.terminal.stop_signals import stop_on_signals
 
 
 def up(
@@ -32,9 +31,7 @@ def up(
     """
     from ofp_platform.cli.up.plane_processes import PlaneProcesses
 
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     environment = resolve(home, profile, makes_home=True)
     follow_as("up", environment.load_profile().context_pins, environment)
     processes = PlaneProcesses(environment, stop, may_launch=launch)
