@@ -156,7 +156,7 @@ def _is_json(text: bytes) -> bool:
 
 def _packed(body: bytes, encoding: str | None) -> bytes:
     if encoding == "gzip":
-        return gzip.compress(body, 1)
+        return gzip.compress(body, 1, mtime=0)  # the time is no part of the batch
     if encoding == "zstd":
         sink = pa.BufferOutputStream()
         with pa.CompressedOutputStream(sink, "zstd") as stream:
