@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,10 +42,19 @@ class PastDecision:
         """The groups of its vector."""
         return [FeatureGroupRef.model_validate(group) for group in self.content.get("feature_groups", ())]
 
-    @property
-    def own_features(self) -> dict[FeatureName, Any]:
-        """The values of its vector in all its groups."""
-        return self._features({(group["group_name"], group["group_version"]) for group in self.content.get("feature_groups", ())})
+    def own_features(self, read_names: Mapping[tuple[str, str], Sequence[str]]) -> dict[FeatureName, Any]:
+        """Those values of its vector, in its own groups, that are read: the names of features by group and version."""
+        own_groups = [(group["group_name"], group["group_version"]) for group in self.content.get("feature_groups", ())]
+        features = {}
+        for key in self.by_key or ():
+            for group in key["by_group"]:
+                name = group["group_name"], group["group_version"]
+                if name in own_groups and name in read_names:
+                    values = group["features"]
+                    for feature in read_names[name]:
+                        if feature in values:
+                            features[*name, feature] = values[feature]
+        return features
 
     def features(self, groups: Iterable[FeatureGroupRef]) -> dict[FeatureName, Any]:
         """The values of its vector in these groups."""

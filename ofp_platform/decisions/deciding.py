@@ -81,6 +81,13 @@ class ReadyBundle:
             if (read.group_name, read.group_version) in groups
         }
 
+    def names_under(self, mode: Mode) -> dict[tuple[str, str], list[str]]:
+        """The same features, by group and version."""
+        names: dict[tuple[str, str], list[str]] = {}
+        for group_name, group_version, feature in sorted(self.reads_under(mode)):
+            names.setdefault((group_name, group_version), []).append(feature)
+        return names
+
 
 def features_of(by_key: Iterable[KeyValues], groups: Iterable[FeatureGroupRef]) -> dict[FeatureName, Any]:
     """The values of a vector by group, version and name; of these groups alone."""

@@ -73,7 +73,8 @@ def redecide(decisions: Sequence[PastDecision], load: Callable[[BundleRef], Read
             tally.differences += [Difference(member.decision_id, str(damaged)) for member in members]
             continue
         ref = None if ready is None else ready.ref
-        evidence = [Evidence(member.own_features, member.event.payload, member.event.ts) for member in members]
+        read_names = {} if ready is None else ready.names_under(Mode(mode))
+        evidence = [Evidence(member.own_features(read_names), member.event.payload, member.event.ts) for member in members]
         verdicts = decide_many(ready, Mode(mode), evidence, fail_closed)
         for member, verdict in zip(members, verdicts, strict=True):
             difference = _difference(member, ref, verdict)

@@ -281,11 +281,14 @@ def read_records(
                 pack_path, pack = place.path, b""
         records[name] = pack[place.begin : place.begin + place.length]
     hashed: dict[str, dict[str, Any]] = {}
+    own_pins, own_digest = pins.wire(), pins_digest(pins)
     for name in set(snapshot_hashes):
         try:
             record = records[name] if name in records else read_record(pool, objects, name, pins)
             part = hashed_part(record, name)
-            _demand_own(part, name, index_rows.get(name), pins)
+            row = index_rows.get(name)
+            if row is None or row[0] != own_digest or part.get("context_pins") != own_pins:
+                _demand_own(part, name, row, pins)  # it says in which way, or that it is the run's after all
             hashed[name] = part
         except (SnapshotMissing, SnapshotDamaged):
             continue
