@@ -2,22 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from psycopg import Connection
 
-from ofp_platform.actions.intents import record_intents
+from ofp_platform.actions.intents import Recorded, record_intents
 from ofp_platform.log.postgres import PostgresLog
-from ofp_platform.storage.case_entries import requested_actions
+from ofp_platform.storage.case_entries import last_entry, requested_actions
+from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.loop.action import ActionIntent, ActionOrigin, OriginKind, target_of
 
 PAGE = 500
+_WHOLE_LOOK_SECONDS = 60.0
 
 
-def collect_requests(connection: Connection[Any], log: PostgresLog, pins: ContextPins, policy_rev: str) -> int:
-    """Record the intents of what was asked for in cases and has none yet, in the caller's transaction; how many. Call `log.tell`
-    when it has committed.
+@dataclass
+class CaseRequests:
+    """Collects requests again and again. Entries are numbered as they become visible, so those it has seen it leaves out; from
+    time to time, and behind anything that went wrong, it looks at all of them. `clock`: seconds that never go back.
+    """
+
+    pool: Pool
+    log: PostgresLog
+    pins: ContextPins
+    policy_rev: str
+    clock: Callable[[], float]
+    _seen_entry: int = field(default=-1, init=False)
+    _whole_at: float | None = field(default=None, init=False)
+
+    def collect(self) -> int:
+        """Record the intents of what was asked for and has none yet; how many.
+
+        Raises:
+            As `collect_requests`; nothing is recorded.
+        """
+        seen_entry, whole_at, self._whole_at = self._seen_entry, self._whole_at, None
+        with self.pool.connection() as connection:
+            last = last_entry(connection, self.pins)
+            if whole_at is None or last < seen_entry or self.clock() - whole_at >= _WHOLE_LOOK_SECONDS:
+                seen_entry, whole_at = -1, self.clock()
+            receipt = Recorded()
+            if last > seen_entry:
+                with connection.transaction():
+                    receipt = collect_requests(connection, self.log, self.pins, self.policy_rev, seen_entry)
+                if receipt.new_intents:
+                    self.log.tell(connection)
+        if receipt.total < PAGE:  # else there may be more of them before the last
+            self._seen_entry, self._whole_at = last, whole_at
+        return len(receipt.new_intents)
+
+
+def collect_requests(
+    connection: Connection[Any], log: PostgresLog, pins: ContextPins, policy_rev: str, after: int = -1
+) -> Recorded:
+    """Record the intents of what was asked for in cases, behind the entry of that number, and has none yet, in the caller's
+    transaction; at most a page. Call `log.tell` when it has committed.
 
     Raises:
         MessageRefused | LogUnsettled | StreamNotFound | psycopg.Error: see `record_intents`; roll back.
@@ -33,6 +75,6 @@ def collect_requests(connection: Connection[Any], log: PostgresLog, pins: Contex
             policy_rev=policy_rev,
             at_utc=request.at_utc,
         )
-        for request in requested_actions(connection, pins, PAGE)
+        for request in requested_actions(connection, pins, PAGE, after)
     ]
-    return len(record_intents(connection, log, intents).new_intents)
+    return record_intents(connection, log, intents)

@@ -24,6 +24,7 @@ from ofp_platform.actions.ledger import (
     Claim,
     LastAttempt,
     Wait,
+    are_due,
     begin_attempts,
     claim_due,
     keep_waiting,
@@ -127,7 +128,10 @@ class ActionExecutor:
             psycopg.Error: the database does not answer. What was begun is asked for by key when it does.
             MessageRefused | LogUnsettled | StreamNotFound: the stream takes no outcome; the same.
         """
-        return self._round_inside() + self._round_outside()
+        with self.pool.connection() as connection:
+            is_due_inside, is_due_outside = are_due(connection, self.pins)
+        inside = self._round_inside() if is_due_inside else Round()
+        return inside + self._round_outside() if is_due_outside else inside
 
     def _round_inside(self) -> Round:
         """Deny, or do what the plane keeps itself, in one transaction with the outcomes."""

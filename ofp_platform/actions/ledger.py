@@ -32,6 +32,13 @@ _CLAIM = f"""
             SELECT FROM ofp.action_attempt_end AS e WHERE (e.intent_id, e.attempt) = (a.intent_id, a.attempt)) AS ended
         FROM ofp.action_attempt AS a WHERE a.intent_id = claimed.intent_id ORDER BY a.attempt DESC LIMIT 1
     ) AS last ON true ORDER BY claimed.intent_id"""
+# as _CLAIM asks
+_DUE = f"""
+    SELECT EXISTS (
+        SELECT FROM ofp.action_open WHERE pins_digest = %(run)s AND is_outside = false AND NOT for_people AND due_at <= {_CLOCK}
+    ), EXISTS (
+        SELECT FROM ofp.action_open WHERE pins_digest = %(run)s AND is_outside = true AND NOT for_people AND due_at <= {_CLOCK}
+    )"""
 _STILL_CLAIMED = """
     SELECT open.intent_id FROM ofp.action_open AS open JOIN unnest(%s::bigint[], %s::bigint[]) AS mine (intent_id, claim)
     USING (intent_id, claim) ORDER BY open.intent_id FOR UPDATE OF open"""
@@ -87,6 +94,13 @@ class AttemptEnding:
     number: int
     state: AttemptEnd
     reason: str
+
+
+def are_due(connection: Connection[Any], pins: ContextPins) -> tuple[bool, bool]:
+    """Whether intents of a run have their time come: of those that the plane does by itself, and of those outside."""
+    row = connection.execute(_DUE, {"run": pins_digest(pins)}).fetchone()
+    assert row is not None
+    return bool(row[0]), bool(row[1])
 
 
 def claim_due(connection: Connection[Any], pins: ContextPins, most: int, lease_us: int, *, outside: bool) -> list[Claim]:

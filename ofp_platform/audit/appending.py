@@ -3,6 +3,9 @@
 One appender at a time. The row of a head is committed with its leaves, then its object is put. Stopped between the two, the row
 has all that the object holds, and the next append puts it before anything else: a head that others may have seen is never signed
 anew.
+
+Whoever goes on appending keeps what it knows of the log from one look to the next (`Appender`): a look costs as much as there is
+new. The first look, and the one behind anything that went wrong, is at everything.
 """
 
 from __future__ import annotations
@@ -11,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import Connection, IsolationLevel
 
 from ofp_platform.audit.leaf_rows import append_leaves, kept_node, next_index
-from ofp_platform.audit.leaf_sources import DECISION, SOURCES, LeafSource, Record
+from ofp_platform.audit.leaf_sources import DECISION, SOURCES, LeafSource, Record, Transactions, kinds_written
 from ofp_platform.audit.merkle_tree import Frontier
 from ofp_platform.audit.provenance import incomplete
 from ofp_platform.audit.signing_keys import SigningKey
@@ -43,10 +46,15 @@ from ofp_platform.vocabulary.times import format_time
 BATCH_LEAVES = 10_000
 # a record may become visible so long after the time that it was recorded at: transactions end sooner
 _COVERED = """
-    SELECT to_char(transaction_timestamp() AT TIME ZONE 'UTC' - interval '15 minutes', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+    SELECT to_char(transaction_timestamp() AT TIME ZONE 'UTC' - interval '15 minutes', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        ofp.log_server(), pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
+        pg_snapshot_xmax(pg_current_snapshot())::text::bigint"""
 _QUARANTINED = """
-    SELECT DISTINCT subject FROM ofp.audit_quarantine WHERE leaf_kind = %(leaf_kind)s
-    EXCEPT SELECT subject FROM ofp.audit_leaf WHERE leaf_kind = %(leaf_kind)s ORDER BY subject"""
+    SELECT DISTINCT leaf_kind, subject FROM ofp.audit_quarantine AS aside WHERE NOT EXISTS (
+        SELECT FROM ofp.audit_leaf AS leaf WHERE (leaf.leaf_kind, leaf.subject) = (aside.leaf_kind, aside.subject))
+    ORDER BY leaf_kind, subject"""
+_QUARANTINE_US = 1_000_000
+"""Between two looks of one appender at what it set aside, microseconds."""
 _SET_ASIDE = "INSERT INTO ofp.audit_quarantine (leaf_kind, subject, reason) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
 _SEES_ALL = """
     SELECT NOT row_security_active('ofp.decision_record')
@@ -86,30 +94,109 @@ def append_records(
         AuditRefused: another key's turn; rows were lost; the role sees too little. ObjectStoreUnavailable: call again.
         psycopg.Error: what was committed stays; call again.
     """
-    outcome = AppendOutcome()
-    with held_log(pool, objects) as (writer, is_finished), pool.connection() as reader:
-        outcome.is_finished = is_finished
-        reader.isolation_level = IsolationLevel.REPEATABLE_READ
-        try:
-            with reader.transaction():
-                [covers_until_now] = reader.execute(_COVERED).fetchone() or ("",)
-                event_ids: dict[str, str] = {}
-                leaves = _leaves(reader, objects, outcome, event_ids)
-                batch = list(islice(leaves, batch_leaves))
-                while batch:
-                    following = list(islice(leaves, batch_leaves))
-                    covers_until = None if following else covers_until_now
-                    facts = HeadTimes(format_time(now()), covers_until)
-                    with Interval() as appending:
-                        outcome.heads.append(write_head(writer, objects, key, batch, facts))
-                    _tell(appending, outcome.heads[-1], batch, event_ids)
-                    outcome.leaf_count += len(batch)
-                    batch = following
-        finally:
-            reader.isolation_level = None
-        with writer.transaction(), writer.cursor() as cursor:
-            cursor.executemany(_SET_ASIDE, outcome.quarantined)
-    return outcome
+    return Appender(pool, objects, key, now, batch_leaves).append()
+
+
+@dataclass
+class LogEdge:
+    """Where the log ends: its newest head, and the right edge of the tree below it."""
+
+    head: TreeHead | None
+    frontier: Frontier
+
+
+class _LastLook(NamedTuple):
+    """The log as an appender left it. `looked_at`: it looked at what transactions before this one wrote, by the numbers of that
+    server and timeline; `quarantine_at`: when it looked at what is set aside, microseconds.
+    """
+
+    edge: LogEdge
+    server: str
+    looked_at: int
+    quarantine_at: int
+
+
+@dataclass
+class Appender:
+    """Appends again and again; see `append_records` and the module. For one thread."""
+
+    pool: Pool
+    objects: ObjectStore
+    key: SigningKey
+    now: Callable[[], int]
+    batch_leaves: int = BATCH_LEAVES
+    _last_look: _LastLook | None = field(default=None, init=False)
+
+    def append(self) -> AppendOutcome:
+        """Append every record that is no leaf yet.
+
+        Raises:
+            As `append_records`: call again.
+        """
+        last_look, self._last_look = self._last_look, None  # whatever goes wrong, the next look is at everything
+        outcome = AppendOutcome()
+        if last_look is None or self._is_due(last_look):
+            last_look = self._look(last_look, outcome)
+        self._last_look = last_look
+        return outcome
+
+    def _is_due(self, last_look: _LastLook) -> bool:
+        if not 0 <= self.now() - last_look.quarantine_at < _QUARANTINE_US:
+            return True
+        with self.pool.connection() as connection:
+            return bool(kinds_written(connection, last_look.looked_at))
+
+    def _look(self, last_look: _LastLook | None, outcome: AppendOutcome) -> _LastLook:
+        own_edge = None if last_look is None else last_look.edge
+        with held_log(self.pool, self.objects, own_edge) as log, self.pool.connection() as reader:
+            outcome.is_finished = log.is_finished
+            reader.isolation_level = IsolationLevel.REPEATABLE_READ
+            try:
+                with reader.transaction():
+                    row = reader.execute(_COVERED).fetchone()
+                    assert row is not None
+                    covers_until_now, server, first_open, first_unseen = row
+                    if last_look is not None and last_look.server != server:
+                        last_look = None  # behind a recovery numbers are given twice
+                    transactions = None if last_look is None else Transactions(last_look.looked_at, first_unseen)
+                    quarantine_at, event_ids = self.now(), dict[str, str]()
+                    if last_look is not None and 0 <= quarantine_at - last_look.quarantine_at < _QUARANTINE_US:
+                        quarantine_at, aside = last_look.quarantine_at, []
+                    else:
+                        aside = reader.execute(_QUARANTINED).fetchall()
+                    leaves = _leaves(reader, self.objects, (transactions, aside), outcome, event_ids)
+                    self._append(log, leaves, covers_until_now, outcome, event_ids)
+            finally:
+                reader.isolation_level = None
+            if outcome.quarantined:
+                with log.writer.transaction(), log.writer.cursor() as cursor:
+                    cursor.executemany(_SET_ASIDE, outcome.quarantined)
+        return _LastLook(log.edge, server, first_open, quarantine_at)
+
+    def _append(
+        self,
+        log: HeldLog,
+        leaves: Iterator[AuditLeaf],
+        covers_until_now: str,
+        outcome: AppendOutcome,
+        event_ids: dict[str, str],
+    ) -> None:
+        """Append leaves in batches. `event_ids`: of the decisions among them, where spans are told."""
+        batch = list(islice(leaves, self.batch_leaves))
+        while batch:
+            following = list(islice(leaves, self.batch_leaves))
+            times = HeadTimes(format_time(self.now()), None if following else covers_until_now)
+            with Interval() as appending:
+                with log.writer.transaction():
+                    head = add_leaves_and_head(log, self.key, batch, times)
+                    crash_point("audit.rows_written")
+                crash_point("audit.committed")
+                put_head(self.objects, head)
+                crash_point("audit.head_put")
+            outcome.heads.append(head)
+            _tell(appending, head, batch, event_ids)
+            outcome.leaf_count += len(batch)
+            batch = following
 
 
 def _tell(appending: Interval, head: TreeHead, leaves: Sequence[AuditLeaf], event_ids: dict[str, str]) -> None:
@@ -123,22 +210,54 @@ def _tell(appending: Interval, head: TreeHead, leaves: Sequence[AuditLeaf], even
             spans.tell(Stage.AUDIT, event_id, appending, attributes)
 
 
+@dataclass
+class HeldLog:
+    """The log in the hands of one appender. `edge` moves with what is added; `is_finished`: see `AppendOutcome`."""
+
+    writer: Connection[Any]
+    edge: LogEdge
+    is_finished: bool
+
+
 @contextmanager
-def held_log(pool: Pool, objects: ObjectStore) -> Iterator[tuple[Connection[Any], bool]]:
-    """A connection that holds the log alone, its newest head's object put; and whether that had to be done now.
+def held_log(pool: Pool, objects: ObjectStore, own_edge: LogEdge | None = None) -> Iterator[HeldLog]:
+    """Hold the log alone, its newest head's object put. `own_edge`: as the caller left the log; while its head is the newest,
+    nobody else has to be asked what there is.
 
     Raises:
-        AuditRefused: the object store has a head that the database has not, or another one of that size.
+        AuditRefused: the object store has a head that the database has not, or another one of that size; the tree is not what
+            was signed. NodeMissing: a part of it is not there.
     """
     with pool.connection() as writer:
         hold_log(writer, APPENDING)
         try:
             demand_every_run(writer)
             head = newest_head(writer)
+            if own_edge is not None and head == own_edge.head:
+                yield HeldLog(writer, own_edge, is_finished=False)
+                return
             demand_no_later_object(objects, head)
-            yield writer, head is not None and put_head(objects, head)
+            is_finished = head is not None and put_head(objects, head)
+            yield HeldLog(writer, _read_edge(writer, head), is_finished)
         finally:
             let_go(writer, APPENDING)
+
+
+def _read_edge(writer: Connection[Any], head: TreeHead | None) -> LogEdge:
+    size = 0 if head is None else head.tree_size
+    _demand_size(writer, size)
+    frontier = Frontier.at(size, lambda level, index: kept_node(writer, level, index))
+    if head is not None and frontier.root.hex() != head.root_hash:
+        raise AuditRefused("the tree as it is kept has another root than its newest head: `ofp audit verify` says where")
+    return LogEdge(head, frontier)
+
+
+def _demand_size(writer: Connection[Any], size: int) -> None:
+    if (leaf_count := next_index(writer)) != size:
+        raise AuditRefused(
+            f"there are {leaf_count:,} leaves, and the newest head is of {size:,}: rows were added or removed by others; `ofp"
+            " audit verify` says which"
+        )
 
 
 @dataclass(frozen=True)
@@ -149,65 +268,49 @@ class HeadTimes:
     covers_until_utc: str | None
 
 
-def write_head(
-    writer: Connection[Any],
-    objects: ObjectStore,
-    key: SigningKey,
-    leaves: Sequence[AuditLeaf],
-    times: HeadTimes,
-    next_key_id: str | None = None,
+def add_leaves_and_head(
+    log: HeldLog, key: SigningKey, leaves: Sequence[AuditLeaf], times: HeadTimes, next_key_id: str | None = None
 ) -> TreeHead:
-    """Append leaves and a head over them in one transaction (or in the caller's, which then puts the object), and put its object.
+    """Append leaves and a head over them, in the caller's transaction on the writer. The caller puts the object behind it.
 
     Raises:
-        AuditRefused: another key's turn; leaves stand behind the newest head.
+        AuditRefused: another key's turn; leaves stand behind the newest head. The edge is not to be used again.
     """
-    with writer.transaction():
-        head = add_leaves_and_head(writer, key, leaves, times, next_key_id)
-        crash_point("audit.rows_written")
-    crash_point("audit.committed")
-    put_head(objects, head)
-    crash_point("audit.head_put")
-    return head
-
-
-def add_leaves_and_head(
-    writer: Connection[Any], key: SigningKey, leaves: Sequence[AuditLeaf], times: HeadTimes, next_key_id: str | None
-) -> TreeHead:
-    """The rows of `write_head`, in the caller's transaction."""
-    previous = newest_head(writer)
-    size = next_index(writer)
-    if size != (0 if previous is None else previous.tree_size):
-        raise AuditRefused(
-            f"there are {size:,} leaves, and the newest head is of {0 if previous is None else previous.tree_size:,}: rows were"
-            " added or removed by others; `ofp audit verify` says which"
-        )
-    frontier = Frontier.at(size, lambda level, index: kept_node(writer, level, index))
-    if previous is not None and frontier.root.hex() != previous.root_hash:
-        raise AuditRefused("the tree as it is kept has another root than its newest head: `ofp audit verify` says where")
-    append_leaves(writer, frontier, leaves)
+    previous, frontier = log.edge.head, log.edge.frontier
+    _demand_size(log.writer, frontier.size)
+    append_leaves(log.writer, frontier, leaves)
     covers_until = times.covers_until_utc or (None if previous is None else previous.covers_until_utc)
     head = signed_head(key, previous, HeadFacts(frontier.size, frontier.root, times.at_utc, covers_until, next_key_id))
-    add_head(writer, head)
+    add_head(log.writer, head)
+    log.edge.head = head
     return head
 
 
 def _leaves(
-    reader: Connection[Any], objects: ObjectStore, outcome: AppendOutcome, event_ids: dict[str, str]
+    reader: Connection[Any],
+    objects: ObjectStore,
+    looked_for: tuple[Transactions | None, Sequence[tuple[str, str]]],
+    outcome: AppendOutcome,
+    event_ids: dict[str, str],
 ) -> Iterator[AuditLeaf]:
     """Every leaf that is to be added: of records in quarantine that are whole now, then of those that were never looked at.
 
-    `event_ids` is filled where spans are told: the event of each decision.
+    `looked_for`: who wrote the latter (None: anybody), and kinds and subjects of the former. `event_ids` is filled where spans
+    are told: the event of each decision.
     """
+    transactions, aside = looked_for
     for source in SOURCES:
-        subjects = [subject for (subject,) in reader.execute(_QUARANTINED, {"leaf_kind": source.leaf_kind}).fetchall()]
-        again = source.records(reader, objects, subjects)
+        subjects = [subject for leaf_kind, subject in aside if leaf_kind == source.leaf_kind]
+        again = source.records(reader, objects, subjects) if subjects else {}
         again_records = (again[subject] for subject in subjects if subject in again)
         for records in _pages(again_records):
             _note_events(source, records, event_ids)
             yield from _whole(reader, source, records, outcome)
+    new_kinds = None if transactions is None else kinds_written(reader, transactions.first)
     for source in SOURCES:
-        for records in _pages(source.pending(reader, objects)):
+        if new_kinds is not None and source.leaf_kind not in new_kinds:
+            continue
+        for records in _pages(source.pending(reader, objects, transactions)):
             _note_events(source, records, event_ids)
             yield from _whole(reader, source, records, outcome)
 

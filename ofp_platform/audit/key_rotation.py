@@ -7,7 +7,7 @@ from collections.abc import Callable
 from ofp_platform.audit.appending import HeadTimes, add_leaves_and_head, held_log
 from ofp_platform.audit.leaf_sources import SOURCE_OF
 from ofp_platform.audit.signing_keys import SigningKey
-from ofp_platform.audit.tree_heads import AuditRefused, key_after, newest_head, put_head
+from ofp_platform.audit.tree_heads import AuditRefused, key_after, put_head
 from ofp_platform.log.governance_log import append_facts_with
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool
@@ -27,8 +27,8 @@ def rotate_key(
     Raises:
         AuditRefused: there is no head yet, it is that key's already, it is not `key`'s turn; or as `append_records`.
     """
-    with held_log(pool, objects) as (writer, _):
-        head = newest_head(writer)
+    with held_log(pool, objects) as log:
+        head, writer = log.edge.head, log.writer
         if head is None:
             raise AuditRefused("there is no head yet: the first append decides whose log it is (`ofp audit append --key FILE`)")
         if next_key_id == key_after(head):
@@ -41,6 +41,6 @@ def rotate_key(
         with writer.transaction():
             append_facts_with(writer, [fact])
             record = _FACT.records(writer, objects, [digest])[digest]
-            rotation = add_leaves_and_head(writer, key, [record.leaf(_FACT.leaf_kind)], HeadTimes(at_utc, None), next_key_id)
+            rotation = add_leaves_and_head(log, key, [record.leaf(_FACT.leaf_kind)], HeadTimes(at_utc, None), next_key_id)
         put_head(objects, rotation)
     return rotation

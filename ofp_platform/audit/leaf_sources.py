@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NamedTuple
 
 import orjson
 from psycopg import Connection
@@ -25,6 +25,15 @@ Row = Mapping[str, Any]
 _RUN_NUMBER_IS_PASSED = """EXISTS (
     SELECT FROM {table} AS later JOIN ofp.audit_leaf ON leaf_kind = %(leaf_kind)s AND subject = {later}
     WHERE later.pins_digest = record.pins_digest AND later.sequence > record.sequence)"""
+
+
+class Transactions(NamedTuple):
+    """Those that wrote some records: from `first` on, before `end`. Rows of a database that was restored may bear
+    numbers that are not given here yet.
+    """
+
+    first: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -62,17 +71,22 @@ class LeafSource:
     late: LiteralString
     read: Callable[[Row, ObjectStore], Record]
 
-    def pending(self, connection: Connection[Any], objects: ObjectStore) -> Iterator[Record]:
-        """Every record without a leaf that is not in quarantine, in order, read as they are taken in the caller's transaction."""
+    def pending(
+        self, connection: Connection[Any], objects: ObjectStore, transactions: Transactions | None = None
+    ) -> Iterator[Record]:
+        """Every record without a leaf that is not in quarantine, in order, read as they are taken in the caller's transaction.
+        `transactions`: of those transactions alone.
+        """
         query = f"""
             SELECT {self.subject} AS subject, {self.columns} FROM {self.table} AS record
             WHERE NOT EXISTS (SELECT FROM ofp.audit_leaf AS leaf
                               WHERE leaf.leaf_kind = %(leaf_kind)s AND leaf.subject = {self.subject})
             AND NOT EXISTS (SELECT FROM ofp.audit_quarantine AS aside
                             WHERE aside.leaf_kind = %(leaf_kind)s AND aside.subject = {self.subject})
-            ORDER BY {self.order}"""
+            {"" if transactions is None else "AND written_by >= %(first)s AND written_by < %(end)s"} ORDER BY {self.order}"""
+        arguments = {"leaf_kind": self.leaf_kind, **({} if transactions is None else transactions._asdict())}
         with connection.cursor(f"pending_{self.leaf_kind}", row_factory=dict_row) as cursor:
-            for row in cursor.execute(query, {"leaf_kind": self.leaf_kind}):
+            for row in cursor.execute(query, arguments):
                 yield self.read(row, objects)
 
     def records(self, connection: Connection[Any], objects: ObjectStore, subjects: Sequence[str]) -> dict[str, Record]:
@@ -261,3 +275,12 @@ SOURCES: tuple[LeafSource, ...] = (
     ),
 )
 SOURCE_OF = {source.leaf_kind: source for source in SOURCES}
+
+
+def kinds_written(connection: Connection[Any], first: int) -> set[str]:
+    """The kinds of which that transaction or a later one wrote records, with leaves or without."""
+    # the greatest is one look into an index; of EXISTS a planner without statistics makes a walk over the table
+    newest = ", ".join(f"(SELECT max(written_by) FROM {source.table})" for source in SOURCES)
+    row = connection.execute(f"SELECT {newest}").fetchone()
+    assert row is not None
+    return {source.leaf_kind for source, last in zip(SOURCES, row, strict=True) if last is not None and last >= first}

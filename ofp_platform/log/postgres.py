@@ -540,7 +540,8 @@ class PostgresLog:
                     if left <= 0:
                         return False
                     # and looking again without a notice: it may be lost with whoever appended
-                    for notice in connection.notifies(timeout=min(left, LOOK_SECONDS), stop_after=1):
+                    # the notices of other streams come here, too, and are no reason to look
+                    for notice in connection.notifies(timeout=min(left, LOOK_SECONDS)):
                         if notice.payload == self.stream_name:
                             break
             finally:

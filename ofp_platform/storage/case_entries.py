@@ -64,11 +64,12 @@ _BEGINNING = """
     WHERE pins_digest = %s AND case_id >= %s AND case_id < %s ORDER BY case_id LIMIT 10"""
 _REQUESTED = """
     SELECT case_id, sequence, actor, at_time, content FROM ofp.case_entry AS entry
-    WHERE pins_digest = %(run)s AND entry_type = 'ACTION_REQUESTED' AND NOT EXISTS (
+    WHERE pins_digest = %(run)s AND sequence > %(after)s AND entry_type = 'ACTION_REQUESTED' AND NOT EXISTS (
         SELECT FROM ofp.action_intent AS intent
-        WHERE intent.pins_digest = %(run)s
+        WHERE intent.pins_digest = %(run)s AND intent.content::jsonb #>> '{origin,origin_kind}' = 'case'
             AND intent.content::jsonb #>> '{origin,reference}' = entry.case_id || '/' || entry.sequence)
     ORDER BY sequence LIMIT %(limit)s"""
+_LAST = "SELECT coalesce(max(sequence), -1) FROM ofp.case_entry WHERE pins_digest = %s"
 _FIRST_DIGITS = re.compile("[0-9a-f]{8,64}", re.ASCII)
 _IS_PENDING = """
     FROM ofp.case_entry AS entry
@@ -113,14 +114,21 @@ class RequestedAction(NamedTuple):
     content: ActionRequested
 
 
-def requested_actions(connection: Connection[Any], pins: ContextPins, limit: int) -> list[RequestedAction]:
-    """Actions asked for in cases of a run that nobody has recorded an intent of, the oldest first."""
+def requested_actions(connection: Connection[Any], pins: ContextPins, limit: int, after: int = -1) -> list[RequestedAction]:
+    """Actions asked for in cases of a run that nobody has recorded an intent of, the oldest first; in entries behind `after`."""
     run = pins_digest(pins)
-    rows = connection.execute(_REQUESTED, {"run": run, "limit": limit}).fetchall()
+    rows = connection.execute(_REQUESTED, {"run": run, "limit": limit, "after": after}).fetchall()
     return [
         RequestedAction(case_id, sequence, actor, format_time(at), ActionRequested.model_validate_json(content))
         for case_id, sequence, actor, at, content in rows
     ]
+
+
+def last_entry(connection: Connection[Any], pins: ContextPins) -> int:
+    """Number of the last entry of a run; -1: there is none."""
+    row = connection.execute(_LAST, (pins_digest(pins),)).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 class AppendOutcome(StrEnum):

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from pydantic import ValidationError
 
-from ofp_platform.actions.case_requests import collect_requests
+from ofp_platform.actions import case_requests
+from ofp_platform.actions.case_requests import CaseRequests, collect_requests
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.storage.case_entries import OfferedEntry, append_entries
 from ofp_platform.storage.postgres import Pool, open_pool
@@ -43,11 +44,13 @@ def test_each_request_becomes_one_intent_however_often_it_is_looked(pool: Pool) 
 
     def collect() -> int:
         with pool.connection() as connection, connection.transaction():
-            return collect_requests(connection, log, PINS, POLICY)
+            return collect_requests(connection, log, PINS, POLICY).total
 
-    assert [collect(), collect()] == [2, 0]
+    seconds = [0.0]
+    requests = CaseRequests(pool, log, PINS, POLICY, lambda: seconds[0])
+    assert [requests.collect(), collect(), requests.collect()] == [2, 0, 0]
     asked(pool, "account:acct-1", "ask/3")
-    assert [collect(), collect()] == [1, 0]
+    assert [requests.collect(), collect(), requests.collect()] == [1, 0, 0]
     with pool.connection() as connection:
         rows = connection.execute("SELECT content FROM ofp.action_intent ORDER BY intent_id").fetchall()
     intents = [ActionIntent.model_validate_json(content) for (content,) in rows]
@@ -62,3 +65,38 @@ def test_each_request_becomes_one_intent_however_often_it_is_looked(pool: Pool) 
 def test_a_target_that_there_is_not_is_refused_when_it_is_asked_for(target: str) -> None:
     with pytest.raises(ValidationError, match="target"):
         ActionRequested(action_type="hold_account", target=target, reason="x")
+
+
+def test_entries_that_were_seen_are_left_out_until_a_look_at_all(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = PostgresLog.create(pool, "decisions", 1, "event_id")
+    opened = Triggered(trigger=CaseTrigger.MANUAL_ASSERTION, evidence=StatedEvidence(reason="odd"))
+    with pool.connection() as connection, connection.transaction():
+        append_entries(connection, PINS, [OfferedEntry(EVENT, "manual/1", AT, "ann", opened)])
+    looked_behind: list[int] = []
+
+    def requested(connection: object, pins: object, limit: int, after: int) -> list[object]:
+        looked_behind.append(after)
+        return []
+
+    monkeypatch.setattr(case_requests, "requested_actions", requested)
+    seconds = [0.0]
+    requests = CaseRequests(pool, log, PINS, POLICY, lambda: seconds[0])
+    requests.collect()
+    requests.collect()  # nothing is new, so nothing is read
+    asked(pool, "account:acct-1", "ask/1")
+    requests.collect()
+    assert looked_behind == [-1, 0]
+    seconds[0] = 60.0
+    requests.collect()
+    assert looked_behind == [-1, 0, -1]
+
+    def broken(*_: object) -> list[object]:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(case_requests, "requested_actions", broken)
+    asked(pool, "account:acct-1", "ask/2")
+    with pytest.raises(RuntimeError, match="broken"):
+        requests.collect()
+    monkeypatch.setattr(case_requests, "requested_actions", requested)
+    requests.collect()
+    assert looked_behind == [-1, 0, -1, -1]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+from collections.abc import Iterator
 
 import pytest
+from psycopg import Connection
 
-from ofp_platform.audit.appending import append_records
+from ofp_platform.audit.appending import Appender, append_records
+from ofp_platform.audit.leaf_sources import SOURCES, LeafSource, Record, Transactions
 from ofp_platform.audit.signing_keys import SigningKey, is_signed
 from ofp_platform.audit.tree_heads import AuditRefused
 from ofp_platform.storage import crash_points
-from ofp_platform.storage.objects import ObjectStore
+from ofp_platform.storage.decision_records import append_decisions
+from ofp_platform.storage.evidence import keep_evidence
+from ofp_platform.storage.objects import ObjectStore, ObjectStoreUnavailable
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform.storage.roles import Job, default_role, register_role
 from ofp_platform.vocabulary.loop.audit import TreeHead, head_path
@@ -61,8 +66,6 @@ def test_a_backlog_is_taken_in_batches_and_covered_by_the_last(audited: AuditedP
 def test_incomplete_provenance_is_set_aside_and_tried_again(audited: AuditedPlane) -> None:
     audited.decide(1)
     with audited.pool.connection() as connection:
-        from ofp_platform.storage.decision_records import append_decisions
-
         append_decisions(connection, [decision(2)])  # no snapshot
         other_rule = {"rule_name": "other", "rule_version": "v1", "digest": "5" * 64}
         audited.index_snapshots(3, 4)
@@ -179,3 +182,129 @@ def test_stopped_anywhere_the_next_append_goes_on(audited: AuditedPlane, point: 
     [head] = head_rows(audited)
     assert committed is False or [head] == heads
     assert audited.objects.get(head_path(8)) == head.encoded()
+
+
+def appender(audited: AuditedPlane) -> Appender:
+    return Appender(audited.pool, audited.objects, audited.key, lambda: audited.clock)
+
+
+def test_who_goes_on_takes_what_is_new_of_every_kind(audited: AuditedPlane) -> None:
+    going_on = appender(audited)
+    audited.fill()
+    assert going_on.append().leaf_count == 8
+    assert going_on.append().heads == []
+    audited.decide(4)
+    audited.publish(2)
+    audited.label(2)
+    audited.step(1)
+    audited.tell(2)
+    outcome = going_on.append()
+    assert (outcome.leaf_count, outcome.is_finished) == (5, False)
+    assert leaf_kinds(audited)[8:] == ["decision", "dataset_manifest", "label_assertion", "run_status", "governance_fact"]
+    # and what it goes on from is what stands there: somebody else's next append, and its own behind that
+    audited.decide(5)
+    assert audited.append().leaf_count == 1
+    audited.decide(6)
+    assert going_on.append().leaf_count == 1
+    assert [head.tree_size for head in head_rows(audited)] == [8, 13, 14, 15]
+    assert audited.append().heads == []
+
+
+def test_what_a_transaction_wrote_before_others_and_commits_behind_a_look_is_not_passed_over(audited: AuditedPlane) -> None:
+    going_on = appender(audited)
+    audited.index_snapshots(1, 2, 3)
+    with audited.pool.connection() as connection:
+        keep_evidence(connection, [RULE])
+    going_on.append()
+    with audited.pool.connection() as slow:
+        with slow.transaction():
+            append_decisions(slow, [decision(1)])
+            audited.decide(2)  # by a later transaction, which commits first
+            assert going_on.append().leaf_count == 1
+        assert going_on.append().leaf_count == 1
+    audited.decide(3)
+    assert going_on.append().leaf_count == 1
+    assert audited.append().heads == []
+
+
+def test_only_what_is_new_is_read(audited: AuditedPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[tuple[str, int | None]] = []
+    pending = LeafSource.pending
+
+    def seen(
+        self: LeafSource, connection: Connection, objects: ObjectStore, transactions: Transactions | None = None
+    ) -> Iterator[Record]:
+        looks.append((self.leaf_kind, None if transactions is None else transactions.first))
+        return pending(self, connection, objects, transactions)
+
+    monkeypatch.setattr(LeafSource, "pending", seen)
+    going_on = appender(audited)
+    audited.fill()
+    going_on.append()
+    assert looks == [(source.leaf_kind, None) for source in SOURCES]
+    looks.clear()
+    audited.decide(4)
+    with audited.pool.connection() as connection:
+        ((written_by,),) = connection.execute("SELECT max(written_by) FROM ofp.decision_record").fetchall()
+    going_on.append()
+    # of other kinds only what a transaction may have written that was open then, here or in another database of the server
+    firsts = [first for _, first in looks]
+    assert "decision" in [leaf_kind for leaf_kind, _ in looks]
+    assert None not in firsts
+    assert all(0 < (first or 0) <= written_by for first in firsts)
+
+
+def test_behind_an_error_or_on_another_server_everything_is_looked_at(
+    audited: AuditedPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on = appender(audited)
+    audited.fill()
+    going_on.append()
+    # a record that numbers do not tell of: as one of a database that was restored
+    with audited.superuser() as connection:
+        audited.decide(4)
+        connection.execute("UPDATE ofp.decision_record SET written_by = 1 WHERE event_id = 'event-4'")
+    assert going_on.append().heads == []
+    broken = ObjectStore(str(audited.objects.folder) + "/none")
+    audited.decide(5)
+    monkeypatch.setattr(going_on, "objects", broken)
+    monkeypatch.setattr(broken, "put_same", lambda *_: (_ for _ in ()).throw(ObjectStoreUnavailable("it is down")))
+    with pytest.raises(ObjectStoreUnavailable):
+        going_on.append()
+    monkeypatch.setattr(going_on, "objects", audited.objects)
+    outcome = going_on.append()
+    assert (outcome.is_finished, outcome.leaf_count) == (True, 1)
+
+    with audited.superuser() as connection:
+        audited.decide(6)
+        connection.execute("UPDATE ofp.decision_record SET written_by = NULL WHERE event_id = 'event-6'")
+    assert going_on.append().heads == []
+    assert going_on._last_look is not None
+    going_on._last_look = going_on._last_look._replace(server="another")
+    audited.clock += 1_000_000  # as often as at what is set aside
+    assert going_on.append().leaf_count == 1
+
+
+def test_what_is_set_aside_is_looked_at_again_each_second(audited: AuditedPlane) -> None:
+    going_on = appender(audited)
+    with audited.pool.connection() as connection:
+        keep_evidence(connection, [RULE])
+        append_decisions(connection, [decision(1)])  # no snapshot
+    assert len(going_on.append().quarantined) == 1
+    audited.index_snapshots(1)
+    assert going_on.append().heads == []
+    audited.clock += 1_000_000
+    assert going_on.append().leaf_count == 1
+
+
+def test_rows_that_were_lost_under_who_goes_on_are_never_signed_anew(audited: AuditedPlane) -> None:
+    going_on = appender(audited)
+    audited.fill()
+    going_on.append()
+    audited.tell(2)
+    going_on.append()
+    audited.tell(3)
+    with audited.superuser() as connection:
+        connection.execute("DELETE FROM ofp.audit_head WHERE tree_size = 9")
+        with pytest.raises(AuditRefused, match="A second history is never signed"):
+            going_on.append()

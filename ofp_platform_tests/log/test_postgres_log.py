@@ -255,6 +255,21 @@ def test_who_waits_looks_without_a_notice_too(
     assert answers == [True]
 
 
+def test_notices_of_other_streams_are_no_reason_to_look(
+    pool: Pool, log: PostgresLog, event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, looks, bounds = PostgresLog.create(pool, "others", 1, "payload.account_id"), [], log._bounds
+
+    def counted(column: str, connection: psycopg.Connection | None = None) -> Basis:
+        looks.append(column)
+        other.append([event(len(looks))], clock)  # heard by who waits, who listens by now
+        return bounds(column, connection)
+
+    monkeypatch.setattr(log, "_bounds", counted)
+    assert not log.wait(at(log, 0), 0.2)
+    assert len(looks) <= 3, looks  # at the beginning, at the end, and where the time was not quite over
+
+
 def test_waiting_leaves_no_listener_behind(dsn: str) -> None:
     with open_pool(dsn, max_size=1) as pool:
         log = PostgresLog.create(pool, "s", 1, "payload.account_id")

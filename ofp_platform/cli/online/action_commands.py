@@ -32,6 +32,7 @@ app = typer.Typer(help="List actions, do them, settle what nobody knows, or ask 
 ACTING = "acting on"
 POLICY_FILE = "actions.yaml"
 _LOOK_SECONDS = 1.0
+_TOGETHER_SECONDS = 0.005
 _SAY_SECONDS = 10.0
 Key = Annotated[
     str, typer.Argument(metavar="KEY", help="Its idempotency key; the first 8 or more digits do.", show_default=False)
@@ -102,6 +103,7 @@ def run(
 
     What is wrong is told in words and tried again; with `--once`, exit code 1.
     """
+    from ofp_platform.actions.case_requests import CaseRequests
     from ofp_platform.actions.executing import run_until_done
     from ofp_platform.cli.terminal.refusals import words_for
 
@@ -110,19 +112,21 @@ def run(
     follow_as("executor", environment.load_profile().context_pins, environment, ends=once)
     with _action_executor(environment, policy) as (plane, executor):
         teller = _Teller()
+        requests = CaseRequests(plane.pool, executor.log, executor.pins, plane.profile.policy_rev, time.monotonic)
         typer.echo(f"{ACTING} stream {executor.log.stream_name}, action policy {executor.policy.revision}")
         while not stop.is_set():
             try:
                 plane.demand_ready()
                 basis = executor.log.ends()
-                _collect_requests(plane, executor)
+                requests.collect()
                 if once:
                     run_until_done(executor, teller.take)
                     break
                 latest = executor.run_round()
                 teller.take(latest)
-                if not latest.total:
-                    executor.log.wait(basis, _LOOK_SECONDS)
+                if not latest.total and executor.log.wait(basis, _LOOK_SECONDS):
+                    # few decisions want an action, and what is done together costs less
+                    stop.wait(_TOGETHER_SECONDS)
             except Exception as error:
                 words = words_for(error)
                 if words is None or once:
@@ -131,18 +135,6 @@ def run(
                 stop.wait(_LOOK_SECONDS)
         teller.tell()
     typer.echo("stopped")
-
-
-def _collect_requests(plane: Plane, executor: ActionExecutor) -> None:
-    """Make intents of what investigators asked for in cases."""
-    from ofp_platform.actions.case_requests import collect_requests
-
-    profile = plane.profile
-    with plane.pool.connection() as connection:
-        with connection.transaction():
-            new_count = collect_requests(connection, executor.log, profile.context_pins, profile.policy_rev)
-        if new_count:
-            executor.log.tell(connection)
 
 
 @app.command(short_help="Say whether an attempt that nobody knows of was done.")

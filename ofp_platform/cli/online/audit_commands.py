@@ -69,15 +69,15 @@ def _append_every(seconds: float, plane: Plane, key: SigningKey) -> None:
     """Append again and again, until a signal: at its end one is whole."""
     from psycopg import Error
 
-    from ofp_platform.audit.appending import append_records
+    from ofp_platform.audit.appending import Appender
     from ofp_platform.cli.terminal.refusals import words_for
     from ofp_platform.storage.objects import ObjectStoreUnavailable
 
-    stop = stop_on_signals()
+    stop, appender = stop_on_signals(), Appender(plane.pool, plane.objects, key, now)
     typer.echo(f"{APPENDING_EVERY}{seconds:g} s")
     while not stop.is_set():
         try:
-            outcome = append_records(plane.pool, plane.objects, key, now)
+            outcome = appender.append()
         except (Error, ObjectStoreUnavailable) as error:
             words = words_for(error)
             if words is None:
