@@ -22,6 +22,7 @@ from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.governance_fact import GovernanceFact, GovernanceMessage
+from ofp_platform.vocabulary.position import place
 from ofp_platform.vocabulary.times import format_time
 
 GOVERNANCE_STREAM = "ofp.governance"
@@ -124,11 +125,11 @@ def _digests(pool: Pool) -> list[str]:
 
 
 def _batches(pool: Pool) -> Iterator[RecordBatch]:
-    """All of the stream, in order."""
+    """The stream in order, to where it ends now; the last batch may go on behind that."""
     log = PostgresLog.open(pool, GOVERNANCE_STREAM)
     end = log.ends().by_partition()[_PARTITION]
-    place = log.position_kind.start(_PARTITION)
-    while place.offset != end.offset:
-        batch = log.read(_PARTITION, place, _PAGE)
+    at = log.position_kind.start(_PARTITION)
+    while place(at) < place(end):
+        batch = log.read(_PARTITION, at, _PAGE)
         yield batch
-        place = batch.next
+        at = batch.next

@@ -26,6 +26,7 @@ from ofp_platform.storage.roles import Job, default_role
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.offline.governance_fact import GovernanceMessage, PolicyInForce, RunFailed
+from ofp_platform.vocabulary.position import Basis
 
 UNSENT = sha256_hex(b"{}")
 """The digest of a row that a test writes past the code that acts."""
@@ -122,6 +123,28 @@ def test_a_row_without_a_message_and_a_message_without_a_row_are_named(pool: Poo
     assert (compared.fact_count, compared.message_count) == (2, 2)
     assert compared.without_message == (UNSENT,)
     assert compared.without_fact == (stream(pool).event_ids[0],)
+
+
+def test_a_fact_that_is_appended_while_the_stream_is_read_ends_the_comparison_all_the_same(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append_facts(pool, [failed("1")])
+    ends, read = PostgresLog.ends, PostgresLog.read
+    reads: list[object] = []
+
+    def end_and_append(log: PostgresLog) -> Basis:
+        end = ends(log)
+        append_facts(pool, [failed("2")])
+        return end
+
+    def counted_read(log: PostgresLog, *asked: Any) -> RecordBatch:
+        reads.append(asked)
+        assert len(reads) < 10, "it reads on for ever"
+        return read(log, *asked)
+
+    monkeypatch.setattr(PostgresLog, "ends", end_and_append)
+    monkeypatch.setattr(PostgresLog, "read", counted_read)
+    assert counts(pool) == (2, 2, 0, 0)
 
 
 def test_facts_of_before_the_stream_are_not_missed(pool: Pool) -> None:
