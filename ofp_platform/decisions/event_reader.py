@@ -104,16 +104,18 @@ class EventReader:
         return self.log.read_many([PartitionRequest(at[partition_id], each) for partition_id in partition_ids])
 
     def between(self, begin: Basis, end: Basis, records: int = 4_000) -> Iterator[ReadPage]:
-        """Pages of the events from one basis up to another; a partition that the second does not name is left out.
+        """Pages of the events from one basis up to another, and nothing behind it; a partition that the second does not name, or
+        that the log does not list, is left out.
 
         Raises:
             LogError: what the log has against it.
         """
-        ends = {part.partition_id: place(part) for part in end.partitions}
-        for page in self.pages(begin, records):
-            last = ends.get(page.next.partition_id)
-            if last is not None:
+        begins, ends = begin.by_partition(), {part.partition_id: place(part) for part in end.partitions}
+        for partition_id in [info.partition_id for info in self.log.partitions() if info.partition_id in ends]:
+            at, last = begins.get(partition_id), ends[partition_id]
+            while place(at) < last and (page := self.page(partition_id, at, records)) is not None:
                 yield ReadPage([event for event in page.events if order(event.position.offset) <= last], page.next)
+                at = page.next
 
     def ids_between(self, begin: Basis, end: Basis) -> Iterator[str]:
         """The ids of the events from one basis up to another, as often as they stand there.
