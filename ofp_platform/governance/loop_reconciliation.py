@@ -37,9 +37,18 @@ _ACTIONS = """
     SELECT count(*), count(*) FILTER (WHERE o.outcome = 'EXECUTED'), count(*) FILTER (WHERE o.outcome = 'DENIED'),
         count(*) FILTER (WHERE o.outcome = 'FAILED'), count(*) FILTER (WHERE o.outcome IS NULL)
     FROM ofp.action_intent LEFT JOIN ofp.action_outcome AS o USING (intent_id) WHERE pins_digest = %s"""
+# a label is one however often it was asked for; of several answers the first counts, as where a case stands says
 _LABELS = """
-    SELECT count(*) FILTER (WHERE entry_type = 'LABEL_PENDING'), count(*) FILTER (WHERE entry_type = 'LABEL_ACCEPTED'),
-        count(*) FILTER (WHERE entry_type = 'LABEL_REJECTED') FROM ofp.case_entry WHERE pins_digest = %s"""
+    SELECT count(*), count(*) FILTER (WHERE answer = 'LABEL_ACCEPTED'), count(*) FILTER (WHERE answer = 'LABEL_REJECTED')
+    FROM (
+        SELECT DISTINCT case_id, content::jsonb ->> 'assertion_id' AS assertion_id FROM ofp.case_entry
+        WHERE pins_digest = %(run)s AND entry_type = 'LABEL_PENDING'
+    ) AS asserted LEFT JOIN LATERAL (
+        SELECT entry_type AS answer FROM ofp.case_entry AS entry
+        WHERE entry.pins_digest = %(run)s AND entry.entry_type IN ('LABEL_ACCEPTED', 'LABEL_REJECTED')
+            AND entry.source_ref = asserted.assertion_id AND entry.case_id = asserted.case_id
+        ORDER BY sequence LIMIT 1
+    ) AS answered ON true"""
 
 
 def reconcile_loop(
@@ -62,7 +71,7 @@ def reconcile_loop(
     [(shadow_count,)] = connection.execute(_SHADOW, (run, event_type)).fetchall()
     [(leaf_count, unproven, quarantined)] = connection.execute(_LEAVES, (run, event_type)).fetchall()
     [(intents, executed, denied, failed, open_intents)] = connection.execute(_ACTIONS, (run,)).fetchall()
-    [(asserted, accepted, rejected)] = connection.execute(_LABELS, (run,)).fetchall()
+    [(asserted, accepted, rejected)] = connection.execute(_LABELS, {"run": run}).fetchall()
     decisions = decided_counts.total()
     differences = [
         *_name_some("events without a decision", sorted(traffic - decided_counts.keys())),

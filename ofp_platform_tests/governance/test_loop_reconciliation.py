@@ -9,14 +9,27 @@ import pytest
 
 from ofp_platform.governance.loop_reconciliation import keep_reconciliation, reconcile_loop
 from ofp_platform.log.governance_log import compare_facts
+from ofp_platform.storage.case_entries import OfferedEntry, append_entries
 from ofp_platform.storage.decision_records import append_decisions
 from ofp_platform.storage.objects import ObjectStore
 from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.identity import pins_digest
 from ofp_platform.vocabulary.loop.bundle import Slot
+from ofp_platform.vocabulary.loop.case import (
+    CASE_SOURCE,
+    CaseContent,
+    CaseEvent,
+    CaseTrigger,
+    LabelAccepted,
+    LabelPending,
+    LabelRejected,
+    StatedEvidence,
+    Triggered,
+)
 from ofp_platform.vocabulary.loop.loop_reconciliation import LoopReconciliation
 from ofp_platform.vocabulary.loop.outcome import Outcome
+from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis
 from ofp_platform_tests.decisions.test_wanted_actions import PINS, record
 
@@ -92,6 +105,42 @@ def test_what_has_a_leaf_and_an_outcome_balances(pool: Pool, tmp_path: Path) -> 
     unfinished = summed(pool, "e-1")
     assert (unfinished.intents, unfinished.open_intents, unfinished.shadow_decisions) == (1, 1, 1)
     assert "1 intents without an outcome" in unfinished.differences
+
+
+def test_a_label_is_one_however_often_it_was_asked_for_and_answered(pool: Pool) -> None:
+    event = CaseEvent(event_class="card_payment", event_id="e-1")
+    assertion = LabelAssertion(
+        event_class=event.event_class,
+        event_id=event.event_id,
+        label_type="fraud_disposition",
+        value=1,
+        effective_time_utc="2026-02-01T00:00:00Z",
+        observed_time_utc="2026-02-01T00:00:00Z",
+        source=CASE_SOURCE,
+    )
+    name = assertion.assertion_id
+    trigger = Triggered(trigger=CaseTrigger.MANUAL_ASSERTION, evidence=StatedEvidence(reason="a call"))
+    pending = LabelPending(word="fraud", assertion_id=name, assertion=assertion)
+
+    def add(*entries: tuple[str, CaseContent]) -> LoopReconciliation:
+        offered_entries = [OfferedEntry(event, source_ref, 1, "ann", content) for source_ref, content in entries]
+        with pool.connection() as connection:
+            append_entries(connection, PINS, offered_entries)
+        return summed(pool)
+
+    def labels(report: LoopReconciliation) -> tuple[int, int, int, int]:
+        return report.labels_asserted, report.labels_accepted, report.labels_rejected, report.labels_pending
+
+    waiting = add(("call", trigger), ("ann/1", pending), ("bob/1", pending))
+    assert (labels(waiting), waiting.differences) == (
+        (1, 0, 0, 1),
+        ("1 labels that the label store has not answered",),
+    )
+    answered = add((name, LabelAccepted(assertion_id=name)))
+    assert (labels(answered), answered.differences) == ((1, 1, 0, 0), ())
+    # two who settled it at once had two answers: the first counts
+    twice = add((name, LabelRejected(assertion_id=name, reason="no such class")))
+    assert (labels(twice), twice.differences) == ((1, 1, 0, 0), ())
 
 
 def shadow() -> object:
