@@ -30,7 +30,9 @@ def sum_up_loop(plane: Plane) -> LoopReconciliation:
     reader = EventReader(plane.archived_log, pins, deciding.event_type, profile.clock_skew_us)
     with plane.pool.connection() as connection:
         span = decided_span(connection, pins, plane.log.stream_name)
-        if span is None:
-            raise CommandRefused(f"nothing of run {pins.run_id!r} is decided on yet: `ofp decider run` decides")
-        facts = compare_facts(plane.pool)
-        return reconcile_loop(connection, pins, deciding.event_type, reader.ids_between(*span), span, facts)
+        if span is not None:
+            facts = compare_facts(plane.pool)
+            sums = reconcile_loop(connection, pins, deciding.event_type, reader.ids_between(*span), span, facts)
+            if sums.traffic or sums.decisions:  # a decider may have begun and come by nothing
+                return sums
+    raise CommandRefused(f"nothing of run {pins.run_id!r} is decided on yet: `ofp decider run` decides")

@@ -31,6 +31,7 @@ from ofp_platform.orchestration.offline.loop_assets import (
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.storage.bundle_events import append_bundle_event
 from ofp_platform.storage.case_entries import OfferedEntry, append_entries
+from ofp_platform.storage.decider_places import begin_places
 from ofp_platform.vocabulary.loop.bundle import BundleEvent, BundleStep, Slot
 from ofp_platform.vocabulary.loop.case import CaseEvent, CaseTrigger, StatedEvidence, Triggered
 from ofp_platform.vocabulary.loop.posture import Mode
@@ -128,6 +129,12 @@ def test_nothing_decided_is_no_success(look: Look) -> None:
     assert "there is no head" in str(empty_log.description)
     assert check_of(look(loop_actions)).description == "nothing was wanted"
     assert check_of(look(loop_cases)).description == "there is no case"
+
+
+def test_a_decider_that_came_by_nothing_is_no_balance(plane: Plane, look: Look) -> None:
+    with plane.pool.connection() as connection:
+        begin_places(connection, plane.profile.context_pins, plane.log.ends())
+    assert "is decided on yet: `ofp decider run` decides" in failure_of(look(loop_reconciliation))
 
 
 def test_decisions_are_made_again_and_a_changed_one_is_named(plane: Plane, look: Look) -> None:
