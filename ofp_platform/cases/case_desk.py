@@ -16,6 +16,7 @@ from ofp_platform.storage.case_entries import (
     append_entries,
     cases_named,
     count_conflicts,
+    count_pending_labels,
     pending_labels,
     queue,
     read_conflicts,
@@ -195,6 +196,11 @@ class CaseDesk:
         """The oldest labels that wait for an answer of the label store."""
         with self._pool.connection() as connection:
             return pending_labels(connection, self._pins, limit)
+
+    def count_pending(self) -> int:
+        """How many labels wait for an answer of the label store."""
+        with self._pool.connection() as connection:
+            return count_pending_labels(connection, self._pins)
 
     def settle(self, label: PendingLabel) -> bool:
         """Ask the label store for one pending label and append its answer. Whether it was accepted.

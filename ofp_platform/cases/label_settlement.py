@@ -10,8 +10,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from ofp_platform.cases.case_desk import CaseDesk
 from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
 
-MOST_LABELS = 1_000
-"""Labels that one settlement looks at."""
+_PAGE = 1_000
+"""Labels that are read at once."""
 _FIRST_SECONDS, _LONGEST_SECONDS = 1, 30
 
 
@@ -26,7 +26,7 @@ class SettlementReport:
 
 
 def settle_labels(desk: CaseDesk, attempts: int, pause: Callable[[float], None]) -> SettlementReport:
-    """Ask the label store for every pending label (at most MOST_LABELS), the oldest first.
+    """Ask the label store for every label that is pending when it begins, the oldest first.
 
     Where it does not answer it is asked `attempts` times, `pause(seconds)` between them (1, 2, 4, ... at most 30); then the
     settlement ends, and what it did not come to stays pending.
@@ -41,13 +41,16 @@ def settle_labels(desk: CaseDesk, attempts: int, pause: Callable[[float], None])
         sleep=pause,
         reraise=True,
     )
-    waiting = desk.pending(MOST_LABELS)
+    left_count = desk.count_pending()
     accepted_count = rejected_count = 0
-    for label in waiting:
-        try:
-            is_accepted = retrying(desk.settle, label)
-        except BuildRefused as error:
-            return SettlementReport(accepted_count, rejected_count, len(waiting) - accepted_count - rejected_count, error.message)
-        accepted_count += is_accepted
-        rejected_count += not is_accepted
+    # what has its answer is pending no more, so the next page is behind it; what is asserted meanwhile waits for the next time
+    while left_count and (page := desk.pending(min(left_count, _PAGE))):
+        for label in page:
+            try:
+                is_accepted = retrying(desk.settle, label)
+            except BuildRefused as error:
+                return SettlementReport(accepted_count, rejected_count, left_count, error.message)
+            accepted_count += is_accepted
+            rejected_count += not is_accepted
+            left_count -= 1
     return SettlementReport(accepted_count, rejected_count, 0)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ofp_platform.cases import label_settlement
 from ofp_platform.cases.label_settlement import SettlementReport, settle_labels
 from ofp_platform.offline.labels.label_intake import LabelIntake
 from ofp_platform.offline.labels.label_store import LabelStore
@@ -54,6 +55,19 @@ def test_a_store_that_comes_back_is_waited_for(office: Office) -> None:
     pauses: list[float] = []
     assert settle_labels(office.desk, 3, pauses.append) == SettlementReport(2, 0, 0)
     assert pauses == [1, 2]
+
+
+def test_more_labels_than_are_read_at_once_are_all_finished_and_all_counted(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases = wait_for_answers(office, 5)
+    monkeypatch.setattr(label_settlement, "_PAGE", 2)
+    office.labels.away = 10**6
+    assert settle_labels(office.desk, 1, lambda _: None) == SettlementReport(0, 0, 5, "it was stopped")
+    office.labels.away = 0
+    assert settle_labels(office.desk, 1, lambda _: None) == SettlementReport(5, 0, 0)
+    assert [office.types(case)[-1] for case in cases] == ["LABEL_ACCEPTED"] * 5
+    assert office.desk.count_pending() == 0
 
 
 def test_a_store_that_stays_away_ends_the_settlement(office: Office) -> None:
