@@ -25,7 +25,8 @@ _FINISHED_SINCE = """
     SELECT *, to_char(changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS changed_text FROM ofp.build_run
     WHERE state IN ('DONE', 'FAILED') AND (changed_at, run_key) > (%(moment)s::timestamptz, %(run_key)s)
         AND changed_at <= clock_timestamp() - make_interval(secs => %(settled)s)
-    ORDER BY changed_at, run_key LIMIT 50"""
+    ORDER BY changed_at, run_key LIMIT %(page)s"""
+_PAGE = 50
 
 
 class ReconciliationConflict(Exception):
@@ -41,15 +42,21 @@ class Ending:
 
 
 def finished_since(pool: Pool, after: Ending, *, settled_seconds: float) -> list[tuple[Ending, BuildRun]]:
-    """The first 50 runs that ended after `after`, in that order.
+    """The first runs that ended after `after`, in that order, at most 50; none: there is no other. Those of an older form, which
+    nobody here can read, are passed over.
 
     Only endings older than `settled_seconds`: one that is being committed now must not come in behind a later one.
     """
-    arguments = {"moment": after.changed_at_utc, "run_key": after.run_key, "settled": settled_seconds}
-    with pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(_FINISHED_SINCE, arguments).fetchall()
-    readable = {run.run_key: run for run in readable_runs(rows)}
-    return [(Ending(row["changed_text"], row["run_key"]), readable[row["run_key"]]) for row in rows if row["run_key"] in readable]
+    while True:
+        arguments = {"moment": after.changed_at_utc, "run_key": after.run_key, "settled": settled_seconds, "page": _PAGE}
+        with pool.connection() as connection, connection.cursor(row_factory=dict_row) as cursor:
+            rows = cursor.execute(_FINISHED_SINCE, arguments).fetchall()
+        readable = {run.run_key: run for run in readable_runs(rows)}
+        endings = [Ending(row["changed_text"], row["run_key"]) for row in rows]
+        found = [(ending, readable[ending.run_key]) for ending in endings if ending.run_key in readable]
+        if found or len(rows) < _PAGE:
+            return found
+        after = endings[-1]
 
 
 def reconcile(ledger: RunLedger, objects: ObjectStore, run: BuildRun) -> str:

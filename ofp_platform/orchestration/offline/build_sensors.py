@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
 from ofp_platform.log.governance_log import append_facts
 from ofp_platform.offline.runs.build_context import BuildContext
 from ofp_platform.offline.runs.run_reconciliation import Ending, finished_since, governance_facts, reconcile
-from ofp_platform.offline.runs.waiting_runs import waiting_runs
+from ofp_platform.offline.runs.waiting_runs import runs_that_may_pass, waiting_runs
 from ofp_platform.orchestration.offline.build_assets import ASSETS, BUILD_PLAN, assets_of, build_dataset_job
 from ofp_platform.orchestration.partitions import BUILD_REQUEST, request_key_of
 from ofp_platform.orchestration.resources import BuildContextResource
@@ -21,6 +21,7 @@ from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
 
 ATTEMPT = "ofp/build_attempt"
 RUNS_PER_ATTEMPT = 3
+MOST_AT_ONCE = 50
 SETTLED_SECONDS = 2.0
 CLAIM_SECONDS = 60.0
 """From asking for a run until it has claimed its build. One that has not by then, and has started, died."""
@@ -43,21 +44,7 @@ def build_intents(
     """One run for each attempt. A run that ends before it has claimed its attempt is followed by another, a few times."""
     with builds.open() as build_context:
         _retry_what_may_pass(build_context)
-        waiting = [run for run in waiting_runs(build_context.pool) if _pause_is_over(run)]
-    requests, resting = [], 0
-    for run in waiting:
-        attempt = f"{run.run_key}-{run.attempts}-{run.publish_attempts}"
-        earlier = context.instance.get_run_records(dg.RunsFilter(tags={ATTEMPT: attempt}))
-        # nobody holds the lease: so it is among the waiting
-        under_way = any(_may_claim(run_before) for run_before in earlier)
-        if len(earlier) >= RUNS_PER_ATTEMPT or under_way:
-            resting += 1
-            continue
-        run_key = attempt if not earlier else f"{attempt}-{len(earlier)}"
-        tags = {ATTEMPT: attempt, "ofp/intent": run.intent.intent, "ofp/ledger_state": run.state.value}
-        requests.append(
-            dg.RunRequest(run_key=run_key, partition_key=request_key_of(run), tags=tags, asset_selection=assets_of(run))
-        )
+        requests, resting = _requests(context.instance, filter(_pause_is_over, waiting_runs(build_context.pool)))
     if not requests:
         return dg.SkipReason(f"{resting} builds are under way or need help" if resting else "no request waits")
     return dg.SensorResult(
@@ -133,6 +120,32 @@ def _end_runs_of_cancelled(context: dg.SensorEvaluationContext, ended_runs: Sequ
             context.instance.run_coordinator.cancel_run(record.dagster_run.run_id)
 
 
+def _requests(instance: dg.DagsterInstance, waiting: Iterable[BuildRun]) -> tuple[list[dg.RunRequest], int]:
+    """The runs to ask for, of the first that wait, and how many of those are under way or need help.
+
+    At most `MOST_AT_ONCE` are asked for or under way. One that needs help takes no place: it may wait for good.
+    """
+    requests: list[dg.RunRequest] = []
+    resting = under_way_count = 0
+    for run in waiting:
+        if len(requests) + under_way_count >= MOST_AT_ONCE:
+            break
+        attempt = f"{run.run_key}-{run.attempts}-{run.publish_attempts}"
+        earlier = instance.get_run_records(dg.RunsFilter(tags={ATTEMPT: attempt}))
+        # nobody holds the lease: so it is among the waiting
+        under_way = any(_may_claim(run_before) for run_before in earlier)
+        under_way_count += under_way
+        if len(earlier) >= RUNS_PER_ATTEMPT or under_way:
+            resting += 1
+            continue
+        run_key = attempt if not earlier else f"{attempt}-{len(earlier)}"
+        tags = {ATTEMPT: attempt, "ofp/intent": run.intent.intent, "ofp/ledger_state": run.state.value}
+        requests.append(
+            dg.RunRequest(run_key=run_key, partition_key=request_key_of(run), tags=tags, asset_selection=assets_of(run))
+        )
+    return requests, resting
+
+
 def _may_claim(record: dg.RunRecord) -> bool:
     """Whether a run that does not hold the lease of its build yet may still take it."""
     age = time.time() - record.create_timestamp.timestamp()
@@ -142,8 +155,8 @@ def _may_claim(record: dg.RunRecord) -> bool:
 
 def _retry_what_may_pass(build_context: BuildContext) -> None:
     """Queue again what failed for a reason that may pass by itself, after a pause."""
-    for run in build_context.ledger.runs(RunState.FAILED):
-        if run.retryable and _pause_is_over(run):
+    for run in runs_that_may_pass(build_context.pool):
+        if _pause_is_over(run):
             build_context.ledger.retry(run.run_key)
 
 

@@ -49,6 +49,7 @@ from ofp_platform.vocabulary.offline.build_intent import intent_wire
 from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertion
 from ofp_platform.vocabulary.offline.parity_record import Correction
+from ofp_platform.vocabulary.profile import BuildLimits
 from ofp_platform.vocabulary.times import format_time, parse_time
 from ofp_platform_tests.oracle.intents import changed
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
@@ -394,6 +395,25 @@ def test_the_sensor_asks_once_for_each_attempt(
         assert again.run_key == f"{key}-0-0-1"
     assert build(location, instance, key, **request.tags).success
     assert isinstance(tick(build_intents, builds, instance), dg.SkipReason)
+
+
+def test_builds_that_need_help_keep_no_later_one_waiting(
+    world: LabelledPlane,
+    training: dict[str, Any],
+    instance: dg.DagsterInstance,
+    builds: BuildContextResource,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(offline_sensors, "RUNS_PER_ATTEMPT", 1)
+    ledger = RunLedger(world.plane.pool, BuildLimits(max_open_intents=1_000))
+    for number in range(50):
+        key = ledger.submit(parse_intent(changed(training, dataset_name=f"d{number}"))).run_key
+        run_id, tags = f"{number:08}-0000-0000-0000-{0:012}", {ATTEMPT: f"{key}-0-0"}
+        instance.add_run(dg.DagsterRun("build_dataset", run_id, status=dg.DagsterRunStatus.FAILURE, tags=tags))
+    assert "50 builds are under way or need help" in str(tick(build_intents, builds, instance))
+    later_key = ledger.submit(parse_intent(training)).run_key
+    (request,) = requests(tick(build_intents, builds, instance))
+    assert request.run_key == f"{later_key}-0-0"
 
 
 def test_the_run_of_a_killed_builder_is_picked_up(
