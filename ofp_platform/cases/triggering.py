@@ -3,29 +3,38 @@
 The sources are append-only, and no column of theirs says in which order their rows became visible. So the place up to which a
 source was collected is the timelines themselves: a pass looks for what has no trigger yet. It misses nothing that is committed,
 and whoever else collects at the same time finds the same entries there.
+
+Whoever goes on collecting (`Collector`) looks at every decision that there ever was from time to time alone, and in between at
+those that were decided lately.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from psycopg import Connection
 from pydantic import ValidationError
 
 from ofp_platform.storage.case_entries import AppendOutcome, OfferedEntry, append_entries
+from ofp_platform.storage.decision_records import sortable_time
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.canonical import sha256_hex
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.loop.case import ActionEvidence, AnomalyEvidence, CaseEvent, CaseTrigger, DecisionEvidence, Triggered
 from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
+from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
 PAGE = 500
 """Entries of one transaction."""
 COLLECTOR = "case-collector"
 """The actor of triggers that nobody gave."""
+WHOLE_LOOK_SECONDS = 60.0
+"""Between two passes of a collector that look at all decisions."""
+_LATELY_US = 60 * MICROS_PER_SECOND
 _NOT_COLLECTED = """
     NOT EXISTS (SELECT FROM ofp.case_entry AS entry
                 WHERE entry.pins_digest = %(run)s AND entry.entry_type = 'TRIGGERED' AND entry.source_ref = {source_ref})"""
@@ -174,17 +183,24 @@ def failed_actions(connection: Connection[Any], collection: Collection, behind: 
 
 SOURCES: Sequence[Source] = (escalations, anomalies, failed_actions)
 """What opens cases by itself."""
+_FROM_THE_START: Mapping[Source, tuple[str, ...]] = MappingProxyType({})
 
 
-def collect(pool: Pool, collection: Collection, sources: Sequence[Source] = SOURCES) -> CollectReport:
+def collect(
+    pool: Pool,
+    collection: Collection,
+    sources: Sequence[Source] = SOURCES,
+    behind: Mapping[Source, tuple[str, ...]] = _FROM_THE_START,
+) -> CollectReport:
     """Append a trigger for all that has none. Each page is one transaction; a pass ends with what was there when it came by.
+    `behind`: places at which it begins, in sources that are not looked at from their start.
 
     Raises:
         psycopg.Error: the database does not answer; what was appended stays, another pass goes on.
     """
     report = CollectReport()
     for source in sources:
-        for page in _pages(pool, collection, source):
+        for page in _pages(pool, collection, source, behind.get(source)):
             report.unreadable += page.unreadable
             with pool.connection() as connection, connection.transaction():
                 for outcome in append_entries(connection, collection.pins, page.entries):
@@ -194,8 +210,35 @@ def collect(pool: Pool, collection: Collection, sources: Sequence[Source] = SOUR
     return report
 
 
-def _pages(pool: Pool, collection: Collection, source: Source) -> Iterator[SourcePage]:
-    place: tuple[str, ...] | None = None
+@dataclass
+class Collector:
+    """Collects again and again. A decision that becomes visible long after it was made is found by the next pass that looks at
+    all of them, at most `WHOLE_LOOK_SECONDS` later. `clock`: seconds that never go back.
+    """
+
+    pool: Pool
+    collection: Collection
+    clock: Callable[[], float]
+    _whole_at: float | None = field(default=None, init=False)
+
+    def collect(self) -> CollectReport:
+        """One pass; see `collect`. Behind one that failed, the next looks at everything.
+
+        Raises:
+            As `collect`.
+        """
+        whole_at, self._whole_at = self._whole_at, None
+        at, behind = self.clock(), _FROM_THE_START
+        if whole_at is None or at - whole_at >= WHOLE_LOOK_SECONDS:
+            whole_at = at
+        else:
+            behind = {escalations: (sortable_time(self.collection.now() - _LATELY_US), "")}
+        report = collect(self.pool, self.collection, SOURCES, behind)
+        self._whole_at = whole_at
+        return report
+
+
+def _pages(pool: Pool, collection: Collection, source: Source, place: tuple[str, ...] | None) -> Iterator[SourcePage]:
     while True:
         with pool.connection() as connection:
             page = source(connection, collection, place)

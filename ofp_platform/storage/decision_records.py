@@ -248,7 +248,7 @@ def list_decisions(
     for bound, operator in ((chosen.from_us, ">="), (chosen.to_us, "<")):
         if bound is not None:
             conditions.append(f"{decided_at} {operator} %s")
-            parameters.append(_sortable(bound))
+            parameters.append(sortable_time(bound))
     decision_id = "record.decision_id" if chosen.key is None else "key.decision_id"
     if before is not None:
         conditions.append(f"({decided_at}, {decision_id}) < (%s, %s)")
@@ -261,7 +261,7 @@ def list_decisions(
     return [(f"{at}{CURSOR_SEPARATOR}{name}", content) for at, name, content in rows]
 
 
-def _sortable(micros: int) -> str:
+def sortable_time(micros: int) -> str:
     """A time as the column `decided_at` has it: without Z, with six digits of a fraction."""
     whole, _, fraction = format_time(micros).removesuffix("Z").partition(".")
     return f"{whole}.{fraction:0<6}"

@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -13,7 +14,14 @@ import pytest
 
 from ofp_platform.api.examples import decision_example
 from ofp_platform.cases import triggering
-from ofp_platform.cases.triggering import COLLECTOR, Collection, CollectReport, collect
+from ofp_platform.cases.triggering import (
+    COLLECTOR,
+    WHOLE_LOOK_SECONDS,
+    Collection,
+    Collector,
+    CollectReport,
+    collect,
+)
 from ofp_platform.registry.models import event_class
 from ofp_platform.registry.pack import shipped_pack
 from ofp_platform.storage.case_entries import append_entries, cases_named, read_timelines
@@ -26,6 +34,7 @@ from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform.vocabulary.loop.case import AnomalyEvidence, CaseTrigger, DecisionEvidence, Triggered
 from ofp_platform.vocabulary.loop.case_standing import CaseState
 from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
+from ofp_platform.vocabulary.times import parse_time
 from ofp_platform_tests.cases.conftest import START, Office, new_run
 from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
 from ofp_platform_tests.oracle.strategies import SECOND
@@ -154,6 +163,39 @@ def test_a_record_that_cannot_be_read_is_told_and_stops_nothing(office: Office) 
     report = collect(office.pool, collection(office.pins))
     assert (report.triggers, report.unreadable) == (1, (f"decision {'f' * 64}",))
     assert collect(office.pool, collection(office.pins)).unreadable == report.unreadable  # until somebody looks
+
+
+def test_who_goes_on_collecting_looks_at_what_was_decided_lately_and_at_all_of_it_in_time(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = parse_time("2026-02-01T12:00:00Z")
+    own = replace(collection(office.pins), now=lambda: now)
+    seconds = [0.0]
+    collector = Collector(office.pool, own, lambda: seconds[0])
+
+    def collected(*records: DecisionRecord) -> int:
+        record(office.pool, list(records))
+        return collector.collect().triggers
+
+    def decided(number: int, at_utc: str) -> DecisionRecord:
+        return decision(office.pins, number, "review", decided_at_utc=at_utc)
+
+    assert collected(decided(0, "2020-01-01T00:00:00Z")) == 1  # the first looks at all
+    seconds[0] = WHOLE_LOOK_SECONDS - 1
+    assert collected(decided(1, "2020-01-01T00:00:00Z"), decided(2, "2026-02-01T11:59:30Z")) == 1
+    assert collected(decided(3, "2026-02-01T12:00:30Z")) == 1  # the clock of who decides is ahead
+    seconds[0] += 1
+    assert collected() == 1
+    assert collected(decided(4, "2020-01-01T00:00:00Z")) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(triggering, "append_entries", _go_away)
+        with pytest.raises(psycopg.OperationalError):
+            collected(decided(5, "2026-02-01T11:59:30Z"))
+    assert collected() == 2  # behind an outage it looks at all
+
+
+def _go_away(*_: object) -> None:
+    raise psycopg.OperationalError("the server went away")
 
 
 def test_ids_with_two_payloads_open_cases_once(pool: Pool) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ofp_platform.cases.case_desk import CaseDesk
+    from ofp_platform.cases.triggering import CollectReport
     from ofp_platform.online.plane import Plane
     from ofp_platform.vocabulary.loop.case import CaseContent
     from ofp_platform.vocabulary.loop.case_requests import CaseReceipt
@@ -231,7 +232,7 @@ def collect(
 
     With --every, what is wrong is told in words, pass by pass, and tried again. Exit code 1 if a record could not be read.
     """
-    from ofp_platform.cases.triggering import Collection
+    from ofp_platform.cases.triggering import Collection, Collector
     from ofp_platform.cases.triggering import collect as collect_once
     from ofp_platform.online.plane import profile_pack
     from ofp_platform.registry.models import event_class
@@ -244,19 +245,20 @@ def collect(
             report = collect_once(plane.pool, collection)
             line = f"{report.triggers:,} triggers, {report.known:,} were there, {report.conflicts:,} conflicts"
             print_facts(report, [line], as_json=json)
-            for name in report.unreadable:
-                typer.echo(f"{name} cannot be read, and has no case: `ofp decision show` looks at it", err=True)
+            _tell_unreadable(report)
             if report.unreadable:
                 raise typer.Exit(1)
             return
         follow_as("case collector", plane.profile.context_pins, environment)
-        stop = stop_on_signals()
+        stop, collector = stop_on_signals(), Collector(plane.pool, collection, time.monotonic)
         typer.echo(f"{COLLECTING} {plane.profile.context_pins.run_id}")
         while not stop.is_set():
             try:
-                report = collect_once(plane.pool, collection)
-                if report.triggers:
-                    typer.echo(f"collected: {report.triggers:,} triggers")
+                report = collector.collect()
+                if report.triggers or report.conflicts:
+                    conflicts = f", {report.conflicts:,} conflicts" if report.conflicts else ""
+                    typer.echo(f"collected: {report.triggers:,} triggers{conflicts}")
+                _tell_unreadable(report)
             except Exception as error:
                 words = words_for(error)
                 if words is None:
@@ -282,6 +284,11 @@ def settle(
     if report.problem:
         typer.echo(f"the label store does not answer: {report.problem}", err=True)
         raise typer.Exit(1)
+
+
+def _tell_unreadable(report: CollectReport) -> None:
+    for name in report.unreadable:
+        typer.echo(f"{name} cannot be read, and has no case: `ofp decision show` looks at it", err=True)
 
 
 def _add(

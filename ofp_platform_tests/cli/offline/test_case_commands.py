@@ -18,6 +18,7 @@ from ofp_platform.cli.offline.case_commands import COLLECTING
 from ofp_platform.cli.processes import Child, ofp_command
 from ofp_platform.offline.labels import label_intake
 from ofp_platform.storage.decision_records import append_decisions
+from ofp_platform.vocabulary.identity import pins_digest
 from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, decision_id
 from ofp_platform.vocabulary.offline.build_refusal import BuildReason, BuildRefused
 from ofp_platform_tests.cli.program import Ofp
@@ -40,6 +41,25 @@ def decide(plane_home: dict[str, str], number: int, outcome: str) -> str:
         }
         append_decisions(connection, [DecisionRecord.model_validate(content, strict=False)])
     return event_id
+
+
+@contextmanager
+def unreadable_decision(plane_home: dict[str, str]) -> Iterator[str]:
+    """Inside the context the run has a record of a decision to review that nobody can read; its id."""
+    name = "f" * 64
+    content = '{"decided_at_utc":"2026-01-01T00:00:00Z","outcome":"review"}'
+    environment = Environment(home=plane_home["OFP_HOME"], database_url=plane_home["OFP_DATABASE_URL"], profile="demo")
+    with environment.open_plane_without_log("owner") as plane, plane.pool.connection() as connection:
+        connection.execute(
+            "INSERT INTO ofp.decision_record (decision_id, pins_digest, stream_name, partition_id, record_offset, event_id,"
+            " snapshot_hash, content) VALUES (%s, %s, 's', '0', 1, 'e', 'h', %s)",
+            (name, pins_digest(plane.profile.context_pins), content),
+        )
+    yield name
+    with environment.open_plane_without_log("owner") as plane, plane.pool.connection() as connection:
+        connection.execute("ALTER TABLE ofp.decision_record DISABLE TRIGGER USER")
+        connection.execute("DELETE FROM ofp.decision_record WHERE decision_id = %s", (name,))
+        connection.execute("ALTER TABLE ofp.decision_record ENABLE ALWAYS TRIGGER append_only")
 
 
 def shown(on_plane: Ofp, case: str) -> dict[str, Any]:
@@ -142,11 +162,17 @@ def test_an_empty_queue_says_so(on_plane: Ofp) -> None:
     assert "no case is CLOSED" in on_plane("case", "list", "--state", "CLOSED", "--profile", "handbook").out
 
 
-def test_a_collector_goes_on_until_it_is_stopped(on_plane: Ofp, plane_home: dict[str, str], tmp_path: Any) -> None:
+def test_a_collector_goes_on_until_it_is_stopped_and_tells_what_it_cannot_read(
+    on_plane: Ofp, plane_home: dict[str, str], tmp_path: Any
+) -> None:
     event = decide(plane_home, 2, "decline")
     variables = {**plane_home, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with Child("collector", ofp_command("case", "collect", "--every", "1"), variables, tmp_path / "log") as collector:
+    with (
+        unreadable_decision(plane_home) as name,
+        Child("collector", ofp_command("case", "collect", "--every", "1"), variables, tmp_path / "log") as collector,
+    ):
         assert collector.wait_for_line(COLLECTING, 120) is not None, (tmp_path / "log").read_text()
         assert collector.wait_for_line("collected: ", 120) is not None, (tmp_path / "log").read_text()
+        assert collector.wait_for_line(f"decision {name} cannot be read", 120) is not None, (tmp_path / "log").read_text()
         os.kill(collector.pid, signal.SIGTERM)
     assert event in on_plane("case", "list").out
