@@ -30,7 +30,7 @@ def co_sign(connection: Connection[Any], objects: ObjectStore, key: SigningKey) 
         raise AuditRefused(f"the head of {newest.tree_size:,} leaves is not signed by key {newest.key_id}")
     earlier = _signed_last(objects, key.key_id)
     if earlier is not None:
-        _demand_continued(connection, heads, earlier, newest)
+        _demand_continued(connection, heads, (earlier, key.key_id), newest)
     signature = CoSignature(
         tree_size=newest.tree_size,
         head_digest=newest.digest,
@@ -49,10 +49,19 @@ def _signed_last(objects: ObjectStore, key_id: str) -> CoSignature | None:
         raise AuditRefused(f"{own_paths[-1]} is no co-signature: `ofp audit verify` says what else is so") from None
 
 
-def _demand_continued(connection: Connection[Any], heads: list[TreeHead], earlier: CoSignature, newest: TreeHead) -> None:
+def _demand_continued(
+    connection: Connection[Any], heads: list[TreeHead], signed_last: tuple[CoSignature, str], newest: TreeHead
+) -> None:
+    """`signed_last`: what stands as the last co-signature of a key, and that key's id."""
+    earlier, key_id = signed_last
     before = next((head for head in heads if head.tree_size == earlier.tree_size), None)
     if before is None or before.digest != earlier.head_digest:
         raise AuditRefused(f"the head of {earlier.tree_size:,} leaves that this key signed is not in the log any more")
+    if not is_signed(key_id, earlier.signature, before.signed_bytes):
+        raise AuditRefused(
+            f"the co-signature of {earlier.tree_size:,} leaves that stands under this key was not made with it: the object"
+            f" {co_signature_path(earlier.tree_size, key_id)} was put there, or changed, by somebody else"
+        )
     path = consistency_path(before.tree_size, newest.tree_size, lambda level, index: kept_node(connection, level, index))
     try:
         roots = bytes.fromhex(before.root_hash), bytes.fromhex(newest.root_hash)

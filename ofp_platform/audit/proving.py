@@ -10,6 +10,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from ofp_platform.audit.head_checks import co_signature_faults
 from ofp_platform.audit.leaf_rows import LeafRow, find_leaves, kept_node
 from ofp_platform.audit.leaf_sources import SOURCE_OF
 from ofp_platform.audit.merkle_tree import ProofRefused, check_inclusion, inclusion_path
@@ -21,7 +22,6 @@ from ofp_platform.vocabulary.loop.audit import (
     MOST_PROOF_BYTES,
     AuditLeaf,
     AuditProof,
-    CoSignature,
     ProvenEvent,
     ProvenSnapshot,
     TreeHead,
@@ -83,7 +83,8 @@ def _co_signed(objects: ObjectStore, head: TreeHead) -> TreeHead:
     """The head with the signatures of others that hold for it."""
     folder = co_signature_path(head.tree_size, "").rpartition("/")[0]
     assert folder.startswith(CO_SIGNATURES)
-    co_signatures = [CoSignature.model_validate_json(objects.get(path)) for path in objects.list(folder)]
+    contents = {path: objects.get(path) for path in objects.list(folder)}
+    _, co_signatures = co_signature_faults(contents, [head])  # `ofp audit verify` tells those that are wrong
     return head.model_copy(update={"co_signatures": tuple(co_signatures)})
 
 

@@ -9,6 +9,7 @@ from ofp_platform.audit.database_view import database_view
 from ofp_platform.audit.signing_keys import SigningKey, is_signed
 from ofp_platform.audit.tree_heads import AuditRefused
 from ofp_platform.audit.verification import verify_log
+from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.loop.audit import CoSignature, co_signature_path
 from ofp_platform_tests.audit.conftest import AuditedPlane
 
@@ -63,6 +64,19 @@ def test_another_history_is_not_signed(audited: AuditedPlane, damage: str, words
         sign(audited)
 
 
+def test_a_co_signature_that_others_put_under_the_key_is_not_taken_for_its_own(audited: AuditedPlane) -> None:
+    audited.fill()
+    [head] = audited.append().heads
+    forged = CoSignature(tree_size=8, head_digest=head.digest, key_id=WITNESS.key_id, signature="0" * 128)
+    audited.objects.put_if_absent(co_signature_path(8, WITNESS.key_id), canonical_bytes(forged.wire()))
+    with pytest.raises(AuditRefused, match="was not made with it"):
+        sign(audited)
+    audited.tell(2)
+    audited.append()
+    with pytest.raises(AuditRefused, match="was not made with it"):
+        sign(audited)
+
+
 def test_a_co_signature_that_is_none_or_wrong_is_told(audited: AuditedPlane) -> None:
     audited.fill()
     [head] = audited.append().heads
@@ -72,8 +86,6 @@ def test_a_co_signature_that_is_none_or_wrong_is_told(audited: AuditedPlane) -> 
         signature = CoSignature(
             tree_size=8, head_digest=head.digest, key_id=WITNESS.key_id, signature=WITNESS.sign(head.signed_bytes)
         )
-        from ofp_platform.vocabulary.canonical import canonical_bytes
-
         wrong = signature.model_copy(update=changes)
         audited.objects.put_if_absent(
             co_signature_path(wrong.tree_size, wrong.key_id) if number > 2 else f"audit/co_signatures/{number}",

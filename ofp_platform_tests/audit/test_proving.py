@@ -14,7 +14,7 @@ from ofp_platform.audit.tree_heads import AuditRefused
 from ofp_platform.storage.decision_records import append_decisions
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.identity import pins_digest
-from ofp_platform.vocabulary.loop.audit import AuditProof, ProvenEvent
+from ofp_platform.vocabulary.loop.audit import AuditProof, CoSignature, ProvenEvent, co_signature_path
 from ofp_platform_tests.audit.conftest import PINS, AuditedPlane, decision, fact
 from ofp_platform_tests.audit.test_verify_proof import PROGRAM
 
@@ -47,6 +47,19 @@ def test_a_record_of_each_kind_is_proven(audited: AuditedPlane) -> None:
         steps: list[str] = []
         VERIFY(proof_file(proof), audited.key.key_id, lambda step, words, steps=steps: steps.append(step))
         assert steps[:4] == ["key chain", "head", "inclusion", "record"]
+
+
+def test_a_proof_has_the_co_signatures_that_hold_and_no_others(audited: AuditedPlane) -> None:
+    audited.fill()
+    [head] = audited.append().heads
+    with audited.pool.connection() as connection:
+        co_sign(connection, audited.objects, SigningKey.of_seed(b"w" * 32))
+    forged = CoSignature(tree_size=8, head_digest=head.digest, key_id="5" * 64, signature="0" * 128)
+    audited.objects.put_if_absent(co_signature_path(8, forged.key_id), canonical_bytes(forged.wire()))
+    audited.objects.put_if_absent(co_signature_path(8, "6" * 64), b"{}")
+    proof = prove(audited, decision(1).decision_id)
+    assert [one.key_id for one in proof.head.co_signatures] == [SigningKey.of_seed(b"w" * 32).key_id]
+    VERIFY(proof_file(proof), audited.key.key_id, lambda step, words: None)
 
 
 def test_what_cannot_be_proven_says_why(audited: AuditedPlane) -> None:
