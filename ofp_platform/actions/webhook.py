@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import orjson
@@ -20,6 +23,8 @@ from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 DONE, NOT_DONE, UNKNOWN = "done", "not_done", "unknown"
 """What a status URL answers, as `{"status": "done"}`."""
 _MOST_ANSWER_BYTES = 65_536
+_MOST_TIMEOUTS = 4  # of one request: who claims an intent leaves twice as many
+_CONNECTED = "connection.connect_tcp.complete"
 # nothing was sent: there was no connection
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 _TRY_AGAIN = frozenset({425, 429})
@@ -82,19 +87,55 @@ class SignedWebhook:
         )
 
     def _ask(self, method: str, url: str, key: str, headers: Mapping[str, str], body: bytes) -> tuple[int, bytes]:
-        """Status and body of an answer; of a body that is long, or comes slowly, its beginning."""
+        """Status and body of an answer; of a body that is long, or comes slowly, its beginning. The connection is cut behind
+        `_MOST_TIMEOUTS`: each read has a timeout of its own, and whoever sends byte by byte never reaches one.
+        """
         signature = signed_headers(self.secret, key, self.now() // MICROS_PER_SECOND, body)
         timeout = self.webhook.timeout_ms / 1_000
         deadline = time.monotonic() + timeout
-        with self.client.stream(
-            method, url, headers={**headers, **signature, "accept-encoding": "identity"}, content=body, timeout=timeout
-        ) as response:
+        sent_headers = {**headers, **signature, "accept-encoding": "identity"}
+        with (
+            _cut_behind(_MOST_TIMEOUTS * timeout) as extensions,
+            self.client.stream(
+                method, url, headers=sent_headers, content=body, timeout=timeout, extensions=extensions
+            ) as response,
+        ):
             answer = b""
             for part in response.iter_bytes():
                 answer += part
                 if len(answer) > _MOST_ANSWER_BYTES or time.monotonic() > deadline:
                     break
             return response.status_code, answer[:_MOST_ANSWER_BYTES]
+
+
+@contextmanager
+def _cut_behind(seconds: float) -> Iterator[dict[str, Any]]:
+    """Extensions of a request whose connection ends behind that time, from now on, wherever it is."""
+    is_over = threading.Event()
+    connections: list[socket.socket] = []
+
+    def cut() -> None:
+        is_over.set()
+        for connection in connections:
+            with suppress(OSError):  # it ended by itself
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def trace(event_name: str, content: Mapping[str, Any]) -> None:
+        if event_name == _CONNECTED:
+            # another handle of the connection: TLS takes the socket over
+            connections.append(content["return_value"].get_extra_info("socket").dup())
+            if is_over.is_set():
+                cut()
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield {"trace": trace}
+    finally:
+        timer.cancel()
+        for connection in connections:
+            connection.close()
 
 
 @contextmanager

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import httpx
@@ -79,6 +83,39 @@ def test_nobody_is_there() -> None:
     with open_webhooks(policy("http://127.0.0.1:1"), {"SECRET": SECRET}, now) as webhooks:
         assert webhooks["cases"].execute(INTENT) == NotDone("no connection: ConnectError")
         assert webhooks["cases"].find("a") == Unknown("its status URL gives no answer: ConnectError")
+
+
+@contextmanager
+def dripping(most: int) -> Iterator[str]:
+    """The address of a server that answers a header at a time, `most` of them a while apart, and then that it is done."""
+    is_over = threading.Event()
+
+    def answer(listener: socket.socket) -> None:
+        with suppress(OSError), listener.accept()[0] as connection:  # until the other side is gone
+            connection.recv(65_536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            for number in range(most):
+                is_over.wait(0.02)
+                connection.sendall(b"x-%d: y\r\n" % number)
+            connection.sendall(b'content-length: 18\r\n\r\n{"status": "done"}')
+            while connection.recv(65_536):  # the rest of the request, until it closes
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, ThreadPoolExecutor(1) as threads:
+        threads.submit(answer, listener)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        is_over.set()
+
+
+def test_who_answers_byte_by_byte_holds_nobody() -> None:
+    with dripping(300) as address, open_webhooks(policy(address, timeout_ms=50), {"SECRET": SECRET}, now) as webhooks:
+        report = webhooks["cases"].execute(INTENT)
+    assert isinstance(report, Unknown)
+    assert report.reason.startswith("no answer: ")
+    with dripping(300) as address, open_webhooks(policy(address, timeout_ms=50), {"SECRET": SECRET}, now) as webhooks:
+        assert isinstance(webhooks["cases"].find("a"), Unknown)
+    with dripping(3) as address, open_webhooks(policy(address, timeout_ms=60_000), {"SECRET": SECRET}, now) as webhooks:
+        assert webhooks["cases"].execute(INTENT) == Done("HTTP 200")
 
 
 @dataclass
