@@ -11,6 +11,7 @@ from ofp_platform.audit.verification import Verification, verify_log
 from ofp_platform.cli.offline.loop_sums import sum_up_loop
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.governance.loop_reconciliation import keep_reconciliation
+from ofp_platform.online.plane import Plane
 from ofp_platform.orchestration.log.event_assets import LOG_EVENTS, OWNERS
 from ofp_platform.orchestration.log.group_assets import group_asset
 from ofp_platform.orchestration.offline.build_assets import LABELS
@@ -20,6 +21,7 @@ from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.storage.action_records import count_actions
 from ofp_platform.storage.case_entries import count_cases, count_conflicts, count_pending_labels
+from ofp_platform.storage.posture_challenges import live_deciders
 from ofp_platform.vocabulary.loop.action import ActionState
 from ofp_platform.vocabulary.loop.loop_reconciliation import LoopReconciliation
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_time
@@ -31,6 +33,7 @@ LABEL_STORE = dg.AssetKey(["loop", "labels"])
 RECONCILIATION = dg.AssetKey(["loop", "reconciliation"])
 HEADS_FOLLOW = "heads_follow"
 NOTHING_UNKNOWN, LOG_WHOLE, LABELS_ANSWERED, BALANCES = "nothing_unknown", "log_whole", "labels_answered", "balances"
+DECIDER_FOLLOWS = "decider_follows"
 NEXT_ROUND = "next_round"
 """Name of the metadata that names the asset with which the next round of the loop goes on."""
 _MOST_SHOWN = 20
@@ -199,7 +202,12 @@ label_store = dg.AssetSpec(
                 "Traffic = decisions, intents = outcomes, decisions = leaves of the audit log, labels asserted = accepted +"
                 " rejected, governance facts = messages; to the unit."
             ),
-        )
+        ),
+        dg.AssetCheckSpec(
+            DECIDER_FOLLOWS,
+            asset=RECONCILIATION,
+            description="No record of the log stands behind the decider's place while no decider is live: somebody decides.",
+        ),
     ],
 )
 def loop_reconciliation(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.MaterializeResult[object]]:
@@ -210,11 +218,28 @@ def loop_reconciliation(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.M
         except CommandRefused as refused:
             raise dg.Failure(str(refused), allow_retries=False) from None
         path = keep_reconciliation(opened_plane.objects, report)
+        follows = _decider_follows(opened_plane, report)
     check = dg.AssetCheckResult(
         check_name=BALANCES, passed=not report.differences, description="\n".join(report.differences) or None
     )
     metadata: Metadata = {"report": path, "sums": markdown_table(["sum", "of", "difference"], _sums(report))}
-    yield dg.MaterializeResult(metadata=metadata, check_results=[check], data_version=dg.DataVersion(report.digest))
+    yield dg.MaterializeResult(metadata=metadata, check_results=[check, follows], data_version=dg.DataVersion(report.digest))
+
+
+def _decider_follows(plane: Plane, report: LoopReconciliation) -> dg.AssetCheckResult:
+    """Whether somebody decides on what came behind the sums: they reach no further than the decider does."""
+    lag = sum(plane.log.ordinal_lag(report.end).values())
+    with plane.pool.connection() as connection:
+        names = live_deciders(connection, report.context_pins)
+    words = f"{lag:,} records of the log stand behind the decider's place"
+    stands_still = lag > 0 and not names
+    return dg.AssetCheckResult(
+        check_name=DECIDER_FOLLOWS,
+        passed=not stands_still,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{words}, and no decider is live: `ofp decider run`" if stands_still else words,
+        metadata={"lag_records": lag, "live_deciders": ", ".join(names) or "none"},
+    )
 
 
 def _sums(report: LoopReconciliation) -> Iterator[tuple[str, str, int]]:

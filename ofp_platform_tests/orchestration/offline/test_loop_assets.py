@@ -22,6 +22,7 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.orchestration.offline import loop_assets
 from ofp_platform.orchestration.offline.decision_assets import loop_decisions, loop_what_if
 from ofp_platform.orchestration.offline.loop_assets import (
+    DECIDER_FOLLOWS,
     HEADS_FOLLOW,
     audit_heads,
     loop_actions,
@@ -32,6 +33,7 @@ from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.storage.bundle_events import append_bundle_event
 from ofp_platform.storage.case_entries import OfferedEntry, append_entries
 from ofp_platform.storage.decider_places import begin_places
+from ofp_platform.vocabulary.identity import pins_digest
 from ofp_platform.vocabulary.loop.bundle import BundleEvent, BundleStep, Slot
 from ofp_platform.vocabulary.loop.case import CaseEvent, CaseTrigger, StatedEvidence, Triggered
 from ofp_platform.vocabulary.loop.posture import Mode
@@ -135,6 +137,21 @@ def test_a_decider_that_came_by_nothing_is_no_balance(plane: Plane, look: Look) 
     with plane.pool.connection() as connection:
         begin_places(connection, plane.profile.context_pins, plane.log.ends())
     assert "is decided on yet: `ofp decider run` decides" in failure_of(look(loop_reconciliation))
+
+
+def test_traffic_that_waits_while_no_decider_is_live_is_told(plane: Plane, look: Look) -> None:
+    decide(plane)
+    assert check_of(look(loop_reconciliation), DECIDER_FOLLOWS).passed  # nothing waits
+    append(plane.log)
+    waiting = check_of(look(loop_reconciliation), DECIDER_FOLLOWS)
+    assert not waiting.passed
+    assert "stand behind the decider's place, and no decider is live: `ofp decider run`" in str(waiting.description)
+    with plane.pool.connection() as connection:
+        connection.execute(
+            "INSERT INTO ofp.decider_seat (pins_digest, decider_name, seen_at) VALUES (%s, 'decider', %s)",
+            (pins_digest(plane.profile.context_pins), 1 << 60),
+        )
+    assert check_of(look(loop_reconciliation), DECIDER_FOLLOWS).passed
 
 
 def test_decisions_are_made_again_and_a_changed_one_is_named(plane: Plane, look: Look) -> None:
