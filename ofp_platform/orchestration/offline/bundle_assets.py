@@ -9,7 +9,14 @@ from ofp_platform.orchestration.log.ingress_assets import CONTROL_RUN
 from ofp_platform.orchestration.offline.model_assets import MODEL
 from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
 from ofp_platform.orchestration.resources import PlaneResource
-from ofp_platform.storage.bundle_events import BundleDamaged, all_in_force, bundle_path, last_bundle_event, load_bundle
+from ofp_platform.storage.bundle_events import (
+    BundleDamaged,
+    all_in_force,
+    bundle_path,
+    last_bundle_event,
+    load_bundle,
+    load_bundle_model,
+)
 from ofp_platform.vocabulary.canonical import digest_of
 
 CONTROL_BUNDLES = dg.AssetKey(["control", "bundles"])
@@ -28,7 +35,7 @@ OBJECTS_WHOLE = "objects_whole"
         dg.AssetCheckSpec(
             OBJECTS_WHOLE,
             asset=CONTROL_BUNDLES,
-            description="Each bundle in force is in the object store, byte for byte as its digest says.",
+            description="Each bundle in force, and its model, is in the object store, byte for byte as its digest says.",
         )
     ],
 )
@@ -45,7 +52,9 @@ def control_bundles(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.Mater
             model_path = "none"
             try:
                 bundle = load_bundle(opened_plane.objects, ref)
-                model_path = "none" if bundle.model is None else bundle.model.path
+                if bundle.model is not None:
+                    model_path = bundle.model.path
+                    load_bundle_model(opened_plane.objects, bundle.model)
             except BundleDamaged as error:
                 problems.append(str(error))
             rows.append((entry.scope.key, bundle_path(ref), entry.in_force.sequence, model_path))

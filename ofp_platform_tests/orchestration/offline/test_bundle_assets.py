@@ -15,6 +15,7 @@ from ofp_platform.storage.bundle_events import append_bundle_event, bundle_path
 from ofp_platform.vocabulary.loop.bundle import Bundle, BundleEvent, BundleScope, BundleStep, Slot
 from ofp_platform.vocabulary.offline.run_facts import TrafficMode
 from ofp_platform.vocabulary.position import Position
+from ofp_platform_tests.decisions.conftest import make_bundle, publish
 from ofp_platform_tests.oracle.simulated_log import append, profile, write_profile
 from ofp_platform_tests.storage.test_bundle_events import bundle_of
 
@@ -70,3 +71,19 @@ def test_what_is_in_force_is_shown(look: Callable[[], dg.ExecuteInProcessResult]
     gone = check_of(look())
     assert (gone.passed, gone.severity) == (False, dg.AssetCheckSeverity.ERROR)
     assert "is not in" in str(gone.description)
+
+
+def test_a_model_that_is_gone_or_changed_is_told(look: Callable[[], dg.ExecuteInProcessResult], dsn: str, tmp_path: Path) -> None:
+    bundle = make_bundle("0" * 64)
+    assert bundle.model is not None
+    put_in_force(dsn, tmp_path, bundle)
+    gone = check_of(look())
+    assert (gone.passed, gone.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert f"the model {bundle.model.path} is not in" in str(gone.description)
+    with Plane.open(profile(tmp_path), dsn) as plane:
+        plane.objects.put_if_absent(bundle.model.path, b"{}")
+        assert f"not {bundle.model.digest}: it was changed" in str(check_of(look()).description)
+        assert plane.objects.folder is not None
+        (plane.objects.folder / bundle.model.path).unlink()
+        publish(plane.objects, bundle)
+    assert check_of(look()).passed
