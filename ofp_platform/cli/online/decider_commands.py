@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ofp_platform.decisions.plane_questions import PlaneQuestions
     from ofp_platform.online.plane import Plane
     from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
+    from ofp_platform.vocabulary.position import Basis
     from ofp_platform.vocabulary.profile import DecidingPolicy
 
 app = typer.Typer(help="Decide on the events of the log, or show how far that is.", no_args_is_help=True)
@@ -67,7 +68,8 @@ def run(
         follower = Follower(decider, name, lambda tally: typer.echo(words_of(tally)), _tell_trouble, questions.run)
         typer.echo(f"{READY}{decider.reader.event_type} of stream {plane.log.stream_name}")
         if once:
-            typer.echo(words_of(questions.run(decider.decide_available())))
+            come = has_come_to(decider, plane.log.ends())
+            typer.echo(words_of(questions.run(decider.decide_available(enough=come))))
             follower.answer()
             return
         follower.run(stop)
@@ -137,6 +139,18 @@ def opened_decider(plane: Plane, url: str, token: str | None, connections: int =
             want_actions,
         )
         yield decider, questions
+
+
+def has_come_to(decider: Decider, end: Basis) -> Callable[[], bool]:
+    """Whether a decider has come to that basis: where traffic goes on, it would decide on what is there for ever."""
+    from ofp_platform.vocabulary.position import place
+
+    def has_come() -> bool:
+        basis = decider.place()
+        parts = {} if basis is None else basis.by_partition()
+        return all(place(parts.get(part.partition_id)) >= place(part) for part in end.partitions)
+
+    return has_come
 
 
 def in_force_reader(plane: Plane) -> InForceReader:

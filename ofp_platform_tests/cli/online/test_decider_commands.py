@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,15 +18,25 @@ from ofp_platform.cli.demo.demo_events import simulated_payments
 from ofp_platform.cli.demo.loop_steps import loop_profile
 from ofp_platform.cli.demo.through_door import stream_world
 from ofp_platform.cli.environment import Environment
+from ofp_platform.cli.online.decider_commands import has_come_to
 from ofp_platform.cli.processes import Child, ofp_command
+from ofp_platform.decisions.decider import Decider, DeciderPolicy
+from ofp_platform.decisions.event_reader import EventReader
+from ofp_platform.decisions.in_force import InForce
+from ofp_platform.decisions.ready_bundles import ReadyBundles
+from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.online.plane import Plane
 from ofp_platform.telemetry.trace_ids import PARENTS, Stage
 from ofp_platform.vocabulary.loop.decision_record import DecisionRecord
+from ofp_platform.vocabulary.loop.posture import Mode
+from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.profile import Profile
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time, parse_time
 from ofp_platform_tests.api.keys import KEY, write_principals
 from ofp_platform_tests.cli.program import Outcome, call
-from ofp_platform_tests.oracle.simulated_log import pack_with
+from ofp_platform_tests.decisions.conftest import DECIDED_AT
+from ofp_platform_tests.decisions.test_decider import Held, posture
+from ofp_platform_tests.oracle.simulated_log import append, pack_with, profile
 from ofp_platform_tests.telemetry.recorded_spans import RecordedSpans, recording
 
 
@@ -211,6 +222,43 @@ def test_from_a_bundle_in_force_to_sums_that_balance(run: Site, dsn: str, tmp_pa
     wanted = [word for word in report["differences"] if "intents without an outcome" not in word]
     assert (report["traffic"], report["decisions"], wanted) == (replayed["decisions"], replayed["decisions"], [])
     assert (tmp_path / "objects" / report["path"]).exists()
+
+
+def test_who_decides_once_ends_where_the_log_ended_while_traffic_goes_on(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = profile(tmp_path, control_stream="control", decisions_stream="decisions")
+    with Plane.open(declared, dsn) as plane:
+        append(plane.log)
+        in_force = Held(InForce(posture(Mode.HOLD), ()))
+        decider = Decider(
+            plane.pool,
+            plane.decisions_log(create=True),
+            EventReader(plane.log, declared.context_pins, "card_payment", declared.clock_skew_us),
+            lambda _request: pytest.fail("no vector is asked for in this mode"),
+            in_force,
+            ReadyBundles(plane.objects).load,
+            DeciderPolicy(policy_rev=f"1.{'0' * 64}", fail_closed="review", deadline_seconds=20.0),
+            lambda: DECIDED_AT,
+        )
+        end, read_rows = plane.log.ends(), PostgresLog._read_rows
+        reads: list[Any] = []
+
+        def append_and_read(log: PostgresLog, *asked: Any) -> dict[str, list[tuple[Any, ...]]]:
+            append(plane.log)
+            reads.append(asked)
+            assert len(reads) < 20, "it goes on for ever"
+            return read_rows(log, *asked)
+
+        monkeypatch.setattr(PostgresLog, "_read_rows", append_and_read)
+        tally = asyncio.run(decider.decide_available(records=400, enough=has_come_to(decider, end)))
+        assert tally.outcomes.total() > 300
+        place = decider.place()
+        assert place is not None
+        assert all(
+            place.contains(Position(stream_name=end.stream_name, partition_id=name, offset=int(part.offset) - 1))
+            for name, part in end.by_partition().items()
+        )
 
 
 @pytest.fixture
