@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-from psycopg import Connection
-
-from ofp_platform.actions.intents import Recorded, record_intents
+from ofp_platform.actions.intents import record_intents
 from ofp_platform.log.postgres import PostgresLog
-from ofp_platform.storage.case_entries import last_entry, requested_actions
+from ofp_platform.storage.case_entries import RequestedAction, last_entry, requested_actions
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.loop.action import ActionIntent, ActionOrigin, OriginKind, target_of
@@ -37,44 +34,34 @@ class CaseRequests:
         """Record the intents of what was asked for and has none yet; how many.
 
         Raises:
-            As `collect_requests`; nothing is recorded.
+            MessageRefused | LogUnsettled | StreamNotFound | psycopg.Error: see `record_intents`; pages before that one are
+                recorded.
         """
         seen_entry, whole_at, self._whole_at = self._seen_entry, self._whole_at, None
         with self.pool.connection() as connection:
             last = last_entry(connection, self.pins)
             if whole_at is None or last < seen_entry or self.clock() - whole_at >= _WHOLE_LOOK_SECONDS:
                 seen_entry, whole_at = -1, self.clock()
-            receipt = Recorded()
-            if last > seen_entry:
+            new_count = 0
+            while seen_entry < last:  # a page at a time, and none twice: what is refused does not stand in front of the others
+                requests = requested_actions(connection, self.pins, PAGE, seen_entry)
                 with connection.transaction():
-                    receipt = collect_requests(connection, self.log, self.pins, self.policy_rev, seen_entry)
+                    receipt = record_intents(connection, self.log, [self._intent(request) for request in requests])
                 if receipt.new_intents:
                     self.log.tell(connection)
-        if receipt.total < PAGE:  # else there may be more of them before the last
-            self._seen_entry, self._whole_at = last, whole_at
-        return len(receipt.new_intents)
+                new_count += len(receipt.new_intents)
+                seen_entry = requests[-1].sequence if len(requests) == PAGE else last
+        self._seen_entry, self._whole_at = max(seen_entry, last), whole_at
+        return new_count
 
-
-def collect_requests(
-    connection: Connection[Any], log: PostgresLog, pins: ContextPins, policy_rev: str, after: int = -1
-) -> Recorded:
-    """Record the intents of what was asked for in cases, behind the entry of that number, and has none yet, in the caller's
-    transaction; at most a page. Call `log.tell` when it has committed.
-
-    Raises:
-        MessageRefused | LogUnsettled | StreamNotFound | psycopg.Error: see `record_intents`; roll back.
-    """
-    intents = [
-        ActionIntent.create(
+    def _intent(self, request: RequestedAction) -> ActionIntent:
+        return ActionIntent.create(
             origin=ActionOrigin(origin_kind=OriginKind.CASE, reference=f"{request.case_id}/{request.sequence}"),
             action_type=request.content.action_type,
             target=target_of(request.content.target),
-            context_pins=pins,
+            context_pins=self.pins,
             actor=request.actor,
             reason=request.content.reason[:400],
-            policy_rev=policy_rev,
+            policy_rev=self.policy_rev,
             at_utc=request.at_utc,
         )
-        for request in requested_actions(connection, pins, PAGE, after)
-    ]
-    return record_intents(connection, log, intents)

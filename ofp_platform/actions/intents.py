@@ -53,11 +53,6 @@ class Recorded:
     known_intents: tuple[ActionIntent, ...] = ()
     conflicts: tuple[ActionIntent, ...] = ()
 
-    @property
-    def total(self) -> int:
-        """How many there were."""
-        return len(self.new_intents) + len(self.known_intents) + len(self.conflicts)
-
     def demand_no_conflict(self) -> None:
         """Raise for the first that was refused.
 

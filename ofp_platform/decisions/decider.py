@@ -7,6 +7,7 @@ posture and bundles as they are: a change that is committed before it makes the 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from ofp_platform.decisions.loop_records import Circumstances, loop_record
 from ofp_platform.decisions.lowering import Decided, VectorSource, decide_lowering
 from ofp_platform.ingress.own_streams import Message, append_messages
 from ofp_platform.log.postgres import PostgresLog
+from ofp_platform.storage.bundle_events import BundleDamaged
 from ofp_platform.storage.crash_points import crash_point
 from ofp_platform.storage.decider_places import begin_places, move_place, read_places
 from ofp_platform.storage.decision_records import append_decisions, events_decided
@@ -36,6 +38,10 @@ from ofp_platform.vocabulary.position import Basis, PartitionBasis
 from ofp_platform.vocabulary.serving import GetFeaturesRequest
 
 _MOST_CHANGES = 100
+MOST_RECORDS = 200
+"""Records of one step, of all partitions together."""
+_STEP_SECONDS = 4.0
+logger = logging.getLogger(__name__)
 
 
 class HeldInForce(Protocol):
@@ -85,6 +91,12 @@ class DeciderPolicy:
     deadline_seconds: float
     connections: int = 8
 
+    @property
+    def most_together(self) -> int:
+        """Events of one step of whoever has to answer, too: it takes a few seconds if every vector is late."""
+        in_time = int(self.connections * _STEP_SECONDS / self.deadline_seconds)
+        return max(self.connections, min(MOST_RECORDS, in_time))
+
 
 @dataclass(frozen=True)
 class Decider:
@@ -116,13 +128,13 @@ class Decider:
         with self.pool.connection() as connection, connection.transaction():
             begin_places(connection, self.pins, basis)
 
-    async def decide_available(self, *, records: int = 200, enough: Callable[[], bool] = lambda: False) -> DeciderTally:
+    async def decide_available(self, *, records: int = MOST_RECORDS, enough: Callable[[], bool] = lambda: False) -> DeciderTally:
         """Decide on what the log holds behind its place (at first: everything), as it is now; or until it is `enough`, which is
         asked behind each step: where events come without a pause, there is always more.
 
         Raises:
             PlaceMoved: another decider of the run is at work. PostureUnsteady: see there.
-            BundleDamaged: what is in force cannot be used.
+            BundleDamaged: the bundle in force cannot be used; a shadow that cannot is left out, with a line in the log.
             LogError | psycopg.Error: the log or the database has something against it; what was recorded is.
         """
         total = DeciderTally()
@@ -180,11 +192,18 @@ class Decider:
         slots: list[tuple[Slot, BundleInForce | None]] = [(Slot.ACTIVE, active)]
         if active is not None and shadow is not None and shadow.bundle != active.bundle:  # of one bundle it would be one decision
             slots.append((Slot.SHADOW, shadow))
-        ready_bundles = {
-            slot: await asyncio.to_thread(self.bundle_of, bundle.bundle)
-            for slot, bundle in slots
-            if bundle is not None and events
-        }
+        ready_bundles: dict[Slot, ReadyBundle] = {}
+        for slot, bundle in slots if events else ():
+            if bundle is None:
+                continue
+            try:
+                ready_bundles[slot] = await asyncio.to_thread(self.bundle_of, bundle.bundle)
+            except BundleDamaged as damaged:
+                if slot is Slot.ACTIVE:
+                    raise
+                # who decides nothing stops nobody who does; what it would have decided is never made up for
+                logger.warning("the shadow does not decide on %d events: %s", len(events), damaged)
+        slots = [(slot, bundle) for slot, bundle in slots if slot is Slot.ACTIVE or slot in ready_bundles]
 
         async def decide(slot: Slot, bundle: BundleInForce | None, event: ReadEvent) -> DecisionRecord:
             async with turns:

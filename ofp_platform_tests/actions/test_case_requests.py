@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from ofp_platform.actions import case_requests
-from ofp_platform.actions.case_requests import CaseRequests, collect_requests
+from ofp_platform.actions.case_requests import CaseRequests
 from ofp_platform.log.postgres import PostgresLog
 from ofp_platform.storage.case_entries import OfferedEntry, append_entries
 from ofp_platform.storage.postgres import Pool, open_pool
@@ -43,8 +43,7 @@ def test_each_request_becomes_one_intent_however_often_it_is_looked(pool: Pool) 
     asked(pool, "webhook:payments", "ask/2")
 
     def collect() -> int:
-        with pool.connection() as connection, connection.transaction():
-            return collect_requests(connection, log, PINS, POLICY).total
+        return CaseRequests(pool, log, PINS, POLICY, lambda: 0.0).collect()  # as a process that just began
 
     seconds = [0.0]
     requests = CaseRequests(pool, log, PINS, POLICY, lambda: seconds[0])
@@ -100,3 +99,16 @@ def test_entries_that_were_seen_are_left_out_until_a_look_at_all(pool: Pool, mon
     monkeypatch.setattr(case_requests, "requested_actions", requested)
     requests.collect()
     assert looked_behind == [-1, 0, -1, -1]
+
+
+def test_more_than_a_page_is_collected_at_once(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(case_requests, "PAGE", 2)
+    log = PostgresLog.create(pool, "decisions", 1, "event_id")
+    opened = Triggered(trigger=CaseTrigger.MANUAL_ASSERTION, evidence=StatedEvidence(reason="odd"))
+    with pool.connection() as connection, connection.transaction():
+        append_entries(connection, PINS, [OfferedEntry(EVENT, "manual/1", AT, "ann", opened)])
+    for number in range(5):
+        asked(pool, f"account:acct-{number}", f"ask/{number}")
+    requests = CaseRequests(pool, log, PINS, POLICY, lambda: 0.0)
+    assert [requests.collect(), requests.collect()] == [5, 0]
+    assert len(log.read("0000", None, 10)) == 5

@@ -242,6 +242,24 @@ async def test_an_answer_whose_hash_does_not_fit_decides_nothing(world: World) -
     assert {record.feature_snapshot_hash for record in world.records()} == {None}
 
 
+async def test_a_shadow_that_is_damaged_stops_nobody_who_decides(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    bundle, shadow = world.bundle(bundle_name="challenger", guardrails=(BIG_AMOUNT,), model=None)
+    assert world.objects.folder is not None
+    (Path(world.objects.folder) / bundle_path(bundle.ref)).unlink()
+    async with world.decider(Held(world.in_force(shadow=shadow))) as decider:
+        tally = await decider.decide_available()
+    assert tally.outcomes.total() > tally.shadow == 0
+    assert "the shadow does not decide" in caplog.text
+
+
+def test_a_step_of_who_has_to_answer_takes_seconds_at_most() -> None:
+    def policy(deadline_seconds: float, connections: int = 8) -> DeciderPolicy:
+        return replace(POLICY, deadline_seconds=deadline_seconds, connections=connections)
+
+    assert [policy(seconds).most_together for seconds in (0.01, 0.05, 0.25, 1.0, 20.0)] == [200, 200, 128, 32, 8]
+    assert policy(20.0, connections=64).most_together == 64
+
+
 async def test_a_shadow_decides_beside_and_counts_for_nothing(world: World) -> None:
     _, shadow = world.bundle(bundle_name="challenger", guardrails=(BIG_AMOUNT,), model=None)
     async with world.decider(Held(world.in_force(shadow=shadow))) as decider:
