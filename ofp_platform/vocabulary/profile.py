@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from ofp_platform.vocabulary.canonical import digest_of, jcs_bytes, sha256_hex
 from ofp_platform.vocabulary.envelope import EventType
@@ -23,14 +20,13 @@ from ofp_platform.vocabulary.identity import ContextPins, KeyType
 from ofp_platform.vocabulary.model import Day, Digest, Model, Name
 from ofp_platform.vocabulary.position import StreamName
 from ofp_platform.vocabulary.posture_policy import PosturePolicy
-from ofp_platform.vocabulary.raw_identifier import raw_identifier_in, redact
+from ofp_platform.vocabulary.raw_identifier import raw_identifier_in
 from ofp_platform.vocabulary.retraining_policy import RetrainingPolicy
 from ofp_platform.vocabulary.snapshot_hash import CONTRACT_VERSION
-from ofp_platform.vocabulary.text_file import read_text
 from ofp_platform.vocabulary.times import MICROS_PER_SECOND, parse_duration
+from ofp_platform.vocabulary.yaml_file import YamlFault, fault_words, read_yaml
 
 _HOUR = 3600 * MICROS_PER_SECOND
-_DOUBLED_NAME = re.compile(r'found duplicate key "([a-z][a-z0-9_]{0,62})"')
 
 
 def _duration(text: str) -> str:
@@ -363,11 +359,6 @@ class Profile(Model):
         )
 
 
-def _line(error: MarkedYAMLError) -> str:
-    mark = error.problem_mark or error.context_mark
-    return "" if mark is None else f"line {mark.line + 1}: "
-
-
 def _overlaid(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
     """The base with the fields of an overlay, which goes into those that have fields of their own."""
     whole = dict(base)
@@ -406,21 +397,9 @@ def load_profile(path: Path, tier: Tier = Tier.LOCAL) -> Profile:
 
 def _content(path: Path) -> Any:
     try:
-        content = YAML(typ="safe").load(read_text(path))
-    except OSError as error:
-        raise ProfileError(f"{path}: {error.strerror}; `ofp init` writes a profile to start from") from None
-    except UnicodeDecodeError:
-        raise ProfileError(f"{path}: is not UTF-8 text") from None
-    except DuplicateKeyError as error:
-        name = _DOUBLED_NAME.search(str(error.problem))
-        words = f"the field {name.group(1)} is written twice" if name else "a field is written twice"
-        raise ProfileError(f"{path}: {_line(error)}{words}") from None
-    except MarkedYAMLError as error:
-        raise ProfileError(f"{path}: not YAML: {_line(error)}{redact(str(error.problem or error.context))}") from None
-    except YAMLError:
-        raise ProfileError(f"{path}: not YAML: a character that YAML does not allow") from None
-    except RecursionError:
-        raise ProfileError(f"{path}: nested too deeply") from None
+        content = read_yaml(path, "; `ofp init` writes a profile to start from")
+    except YamlFault as fault:
+        raise ProfileError(str(fault)) from None
     if (place := raw_identifier_in(content)) is not None:
         raise ProfileError(f"{path}: {place.replace('payload', 'profile', 1)}: a raw identifier (a card number) is refused")
     return content
@@ -430,5 +409,5 @@ def _validated(path: Path, content: Any, within: str = "") -> Profile:
     try:
         return Profile.model_validate(content)
     except ValidationError as error:
-        lines = [f"{path}: {within}{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors()]
+        lines = [f"{path}: {within}{words}" for words in fault_words(error, "the profile")]
         raise ProfileError("\n".join(lines)) from None

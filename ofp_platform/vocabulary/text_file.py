@@ -5,19 +5,26 @@ Other characters that end a line for some programs (U+0085, U+2028, U+2029) stan
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _MARK = b"\xef\xbb\xbf"
+MOST_BYTES = 4_000_000
+"""Of a text that somebody wrote: a million characters of four bytes. What is longer is another file than was meant."""
 
 
 def read_text(path: Path) -> str:
     """The text of a file, without the mark.
 
     Raises:
-        OSError: it cannot be read. UnicodeDecodeError: it is not UTF-8.
+        OSError: it cannot be read, or is larger than `MOST_BYTES`. UnicodeDecodeError: it is not UTF-8.
     """
-    return path.read_bytes().decode("utf-8-sig")
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise OSError(errno.EFBIG, f"larger than {MOST_BYTES:,} bytes: is it the file that was meant?")
+    return content.decode("utf-8-sig")
 
 
 def lines_of(stream: Iterable[bytes]) -> Iterator[bytes]:

@@ -70,7 +70,7 @@ def test_a_home_where_postgresql_cannot_live(ofp: Ofp, tmp_path: Path) -> None:
     ("content", "says"),
     [
         (None, "profile.yaml: No such file or directory; `ofp init` writes a profile to start from"),
-        ("profile_name: [", "profile.yaml: not YAML: "),
+        ("profile_name: [", "profile.yaml:1: not YAML: "),
         ("just text", "profile.yaml: "),
         ("{shipped}\nstreem_name: x\n", "profile.yaml: streem_name: Extra inputs are not permitted"),
         ("{shipped}", ""),
