@@ -169,8 +169,8 @@ TABLES: dict[str, TableRights] = {
     # what builds need and leave
     "label_assertion": TableRights(Rows.APPENDED, {_SERVING: ADD, _OFFLINE: ADD}, of_a_run=True),
     "label_assertion_without_class": TableRights(Rows.APPENDED, {_OFFLINE: READ}, of_a_run=True),
-    "run_facts": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: READ}),
-    "evidence": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: ADD, _DECIDER: ADD, _EXECUTOR: READ}),
+    "run_facts": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: READ, _INGRESS: READ}),
+    "evidence": TableRights(Rows.APPENDED, {_OFFLINE: ADD, _SERVING: ADD, _DECIDER: ADD, _EXECUTOR: READ, _INGRESS: READ}),
     "governance_fact": TableRights(
         Rows.APPENDED,
         {_INGRESS: ADD, _PROJECTOR: ADD, _OFFLINE: ADD, _SERVING: ADD, _DECIDER: ADD, _EXECUTOR: ADD},

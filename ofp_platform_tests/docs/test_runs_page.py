@@ -29,7 +29,7 @@ def test_the_commands_run_as_written(dsn: str, tmp_path: Path, monkeypatch: pyte
 
     def run(*arguments: str) -> Any:
         variables = {"OFP_HOME": str(home), "OFP_DATABASE_URL": dsn, "OFP_PROFILE": str(tmp_path / "profile.yaml")}
-        return call(*arguments, **variables)
+        return call(*arguments, **variables, OFP_ROLE_PER_JOB="1")
 
     assert run("migrate").code == 0
     assert "nobody asked for run 'demo-1'" in run("run", "show").refused()
