@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from typing import Annotated
 
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.options import ActorOrUser, AsJson, FactReason, Home, ProfileSource, actor_or_user
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
@@ -24,8 +23,8 @@ def adjudicate(
         str,
         typer.Option("--counts", metavar="PARTITION/OFFSET", help="Place of the record that counts.", show_default=False),
     ],
-    reason: Annotated[str, typer.Option("--reason", help="Reason, kept with the decision.", show_default=False)],
-    actor: Annotated[str | None, typer.Option("--actor", help="Name of who decides; default: the user of this process.")] = None,
+    reason: FactReason,
+    actor: ActorOrUser = None,
     json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
@@ -42,7 +41,7 @@ def adjudicate(
     from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
 
     partition_id, separator, offset = position.rpartition("/")
-    if not (separator and partition_id and offset.isdigit()):
+    if not (separator and partition_id and offset.isascii() and offset.isdigit()):
         raise CommandRefused(f"--counts: {position!r} is no place; write PARTITION/OFFSET as the refused build shows it")
     environment = resolve(home, profile)
     declared_profile = environment.load_profile()
@@ -56,7 +55,7 @@ def adjudicate(
         stream_name=declared_profile.stream_name,
         context_pins=declared_profile.context_pins,
         adjudication=adjudication,
-        actor=actor or getpass.getuser(),
+        actor=actor_or_user(actor),
         reason=reason,
         decided_at_utc=format_time(int(time.time() * MICROS_PER_SECOND)),
     )

@@ -11,7 +11,7 @@ import typer
 
 from ofp_platform.cli.environment import Environment, resolve
 from ofp_platform.cli.offline.run_line import line_of, list_lines
-from ofp_platform.cli.options import AlwaysJson, AsJson, Home, ProfileSource
+from ofp_platform.cli.options import ActorOrUser, AlwaysJson, AsJson, Home, ProfileSource, actor_or_user
 from ofp_platform.cli.terminal.printed_facts import print_facts
 from ofp_platform.cli.terminal.readable_json import readable_json
 from ofp_platform.cli.terminal.refusals import CommandRefused
@@ -174,7 +174,7 @@ def show_list(
             "--state", help="State of the runs to list: QUEUED, RUNNING, DONE, FAILED or PUBLISH_PENDING.", show_default=False
         ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Greatest number of runs to list.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Greatest number of runs to list.")] = 20,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
@@ -217,9 +217,7 @@ def _run_lines(build_run: BuildRun, receipts: Sequence[BuildReceipt]) -> Iterato
 def cancel(
     run: RunKey,
     reason: Annotated[str, typer.Option("--reason", help="Reason, kept with the run.")] = "",
-    actor: Annotated[
-        str | None, typer.Option("--actor", help="Name of who cancels it; default: the user of this process.")
-    ] = None,
+    actor: ActorOrUser = None,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
@@ -228,10 +226,8 @@ def cancel(
     Nothing of it can be published from then on; its builder stops within seconds and removes its files. A run that failed stays
     as it is; exit code 1 for one that is DONE.
     """
-    import getpass
-
     with _ledger(resolve(home)) as ledger:
-        build_run = ledger.cancel(ledger.show(run).run_key, actor or getpass.getuser(), reason)
+        build_run = ledger.cancel(ledger.show(run).run_key, actor_or_user(actor), reason)
     _tell(build_run, json)
     if build_run.state.value == "DONE":
         raise CommandRefused("the run is DONE: what it published stays")

@@ -15,7 +15,7 @@ from rich.console import Console
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.offline.dataset_commands import Dataset, find_manifest
 from ofp_platform.cli.offline.model_table import model_table
-from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.options import Actor, AsJson, Home, ProfileSource
 from ofp_platform.cli.terminal.printed_facts import print_facts
 from ofp_platform.cli.terminal.progress import wheel
 from ofp_platform.cli.terminal.refusals import CommandRefused
@@ -127,7 +127,7 @@ def train_models(
 @app.command("retrain", short_help="Train a challenger, and publish it if the gate passes.")
 def retrain_model(
     dataset: Dataset,
-    actor: Annotated[str, typer.Option("--actor", help="Name of who acts, for the record.", show_default=False)],
+    actor: Actor,
     json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,

@@ -155,8 +155,6 @@ def settle(
     from ofp_platform.actions.settling import settle as settle_attempt
     from ofp_platform.storage.action_records import read_action
 
-    if not reason.strip():
-        raise CommandRefused("say by --reason how that was found out: it is kept for good")
     environment = resolve(home, profile)
     with environment.open_plane_without_log("executor") as plane:
         log, pins = plane.decisions_log(), plane.profile.context_pins
@@ -298,7 +296,10 @@ def _record_of(connection: Connection, plane: Plane, digits: str) -> ActionRecor
     pins = plane.profile.context_pins
     keys = keys_beginning(connection, pins, digits) if len(digits) >= 8 else []
     if len(keys) != 1:
-        why = "several begin so" if keys else "8 digits and more" if len(digits) < 8 else "`ofp action list` shows them"
+        if keys:
+            why = "several begin so, write more of it"
+        else:
+            why = "`ofp action list` shows them" if len(digits) >= 8 else "write 8 digits or more"
         raise CommandRefused(f"no one intent {digits} in run {pins.run_id!r}: {why}")
     record = read_action(connection, pins, keys[0])
     assert record is not None

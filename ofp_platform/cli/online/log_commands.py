@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.options import AsJson, FactReason, Home, ProfileSource
 from ofp_platform.cli.terminal.printed_facts import item, print_facts
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
@@ -182,7 +182,7 @@ def trim(
 @app.command(short_help="Record the decision that nothing of a partition was lost.")
 def accept(
     partition: Annotated[str, typer.Argument(help="Id of the partition, as the refusal names it.")],
-    reason: Annotated[str, typer.Option("--reason", help="Why nothing was lost; it is stored with the decision.")],
+    reason: FactReason,
     json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
@@ -195,8 +195,6 @@ def accept(
     from ofp_platform.log.shard_evidence import accept_gap
     from ofp_platform.online.ranges.log_progress import known_to
 
-    if not reason.strip():
-        raise CommandRefused("--reason: say why nothing was lost; the decision is stored with it")
     with resolve(home, profile).open_plane("owner") as plane:
         if plane.log.position_kind.offset_kind.start_is_first:
             raise CommandRefused(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ofp_platform.cli.environment import ConnectsAs, Environment, resolve
-from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.options import ActorOrUser, AsJson, FactReason, Home, ProfileSource, actor_or_user
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, short, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 _LEAST_DIGITS = 8
 PackSource = Annotated[str, typer.Argument(metavar="PACK", help="Pack file, or name of a shipped pack.")]
-Reason = Annotated[str, typer.Option("--reason", help="Reason, kept with the operation.", show_default=False)]
-Actor = Annotated[str | None, typer.Option("--actor", help="Name of who decides; default: the user of this process.")]
 Share = Annotated[
     float,
     typer.Option("--share", min=0.05, max=1.0, help="Share of the time that the build works: less keeps the live one fresher."),
@@ -52,8 +49,8 @@ def apply(
         str,
         typer.Option("--plan", metavar="DIGEST", help="Digest of the plan; its first 8 digits are enough.", show_default=False),
     ],
-    reason: Reason,
-    actor: Actor = None,
+    reason: FactReason,
+    actor: ActorOrUser = None,
     share: Share = 0.5,
     json: AsJson = False,
     home: Home = None,
@@ -83,8 +80,8 @@ def apply(
 
 
 def rollback(
-    reason: Reason,
-    actor: Actor = None,
+    reason: FactReason,
+    actor: ActorOrUser = None,
     share: Share = 0.5,
     json: AsJson = False,
     home: Home = None,
@@ -134,7 +131,7 @@ def _order(actor: str | None, reason: str, share: float) -> Order:
     from ofp_platform.online.ranges.pack_apply import Order
     from ofp_platform.vocabulary.times import MICROS_PER_SECOND
 
-    return Order(actor or getpass.getuser(), reason, int(time.time() * MICROS_PER_SECOND), share)
+    return Order(actor_or_user(actor), reason, int(time.time() * MICROS_PER_SECOND), share)
 
 
 @contextmanager

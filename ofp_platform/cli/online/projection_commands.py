@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ofp_platform.cli.environment import resolve
-from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.options import AsJson, Home, ProfileSource, actor_or_user
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, short, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.vocabulary.times import format_time
@@ -106,7 +105,7 @@ def switch(
         plan = plan_pack(plane, pack, None, planned_at=now)
     with environment.open_plane("projector") as plane:
         fold = ProjectionFold(plane.log, plane.archive, plane.profile)
-        order = Order(getpass.getuser(), "ofp projection switch", now, share=1.0)
+        order = Order(actor_or_user(None), "ofp projection switch", now, share=1.0)
         receipt = apply_plan(plane, plan, fold, order)
     lines = list(_receipt_lines(receipt))
     if not receipt.unchanged:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import time
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.files.run_door import door_of
-from ofp_platform.cli.options import AsJson, Home, ProfileSource
+from ofp_platform.cli.options import ActorOrUser, AsJson, FactReason, Home, ProfileSource, actor_or_user
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
 from ofp_platform.cli.terminal.refusals import CommandRefused
 
@@ -60,8 +59,8 @@ def show(record_id: RecordId, json: AsJson = False, home: Home = None, profile: 
 @app.command(short_help="Send a record through the door again.")
 def replay(
     record_id: RecordId,
-    reason: Annotated[str, typer.Option("--reason", help="Why it may pass now; it is stored with who says so.")],
-    actor: Annotated[str | None, typer.Option("--actor", help="Name of who decides; default: the user of this process.")] = None,
+    reason: FactReason,
+    actor: ActorOrUser = None,
     json: AsJson = False,
     home: Home = None,
     profile: ProfileSource = None,
@@ -71,13 +70,11 @@ def replay(
     from ofp_platform.ingress.receipts import quarantined_record
     from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
 
-    if not reason.strip():
-        raise CommandRefused("--reason: say why the record may pass now; it is stored with the decision")
     with resolve(home, profile).open_plane("ingress") as plane:
         with plane.pool.connection() as connection:
             record = quarantined_record(connection, plane.profile.context_pins, record_id)
         at_utc = format_time(int(time.time() * MICROS_PER_SECOND))
-        receipt = replay_record(door_of(plane), record, actor or getpass.getuser(), reason, at_utc)
+        receipt = replay_record(door_of(plane), record, actor_or_user(actor), reason, at_utc)
     (outcome,) = receipt.outcomes
     words = "" if outcome.reason is None else f": {outcome.reason}: {outcome.detail}"
     facts = {"quarantine_id": record_id, "batch_id": receipt.batch_id, "outcome": outcome.outcome, "reason": outcome.reason}
