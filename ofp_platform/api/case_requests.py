@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ofp_platform.api.bounded_work import BoundedWork, WorkBounds
-from ofp_platform.api.record_requests import read_model
+from ofp_platform.api.record_requests import demand_words, read_model
 from ofp_platform.api.service import MayRead
 from ofp_platform.cases.case_desk import CaseDesk, CaseNotFound, CaseNotNow, EntryConflict
 from ofp_platform.offline.labels.label_intake import LabelIntake, classes_of
@@ -17,7 +17,7 @@ from ofp_platform.storage.case_entries import QUEUE_START, QueuePlace
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import Reason, invalid, not_found
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.loop.case import CaseEvent, NoSuchLabel
+from ofp_platform.vocabulary.loop.case import ActionRequested, CaseEvent, Closed, NoSuchLabel, Note, Reopened
 from ofp_platform.vocabulary.loop.case_requests import CaseEntryAsk, CaseList, CaseReceipt, CaseTriggerAsk, LabelAsk
 from ofp_platform.vocabulary.loop.case_standing import CaseState
 from ofp_platform.vocabulary.model import is_digest
@@ -70,6 +70,7 @@ class CaseRequests:
         """See CasePort."""
         ask = read_model(CaseTriggerAsk, body)
         self._demand_run(ask.context_pins, may_read)
+        demand_words("reason", ask.reason)
 
         def append() -> bytes:
             classes = classes_of(self._pack().events)
@@ -85,6 +86,11 @@ class CaseRequests:
         """See CasePort."""
         ask = read_model(CaseEntryAsk, body)
         self._demand_run(ask.context_pins, may_read)
+        match ask.content:
+            case Note(text=text):
+                demand_words("content.text", text)
+            case ActionRequested(reason=reason) | Closed(reason=reason) | Reopened(reason=reason):
+                demand_words("content.reason", reason)
 
         def append() -> bytes:
             desk, content = self._desk(), ask.content

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ofp_platform.api.build_routes import caller_of
-from ofp_platform.api.operator_routes import demand_run, parameter
+from ofp_platform.api.operator_routes import demand_run, parameters
 from ofp_platform.api.request_body import BodyReader
 from ofp_platform.api.service import CasePort
 from ofp_platform.vocabulary.errors import Reason, invalid, not_found
@@ -34,7 +34,7 @@ class CaseRoutes:
     async def list(self, request: Request) -> Response:
         """A page of the queue; `state`, `limit` and `cursor` stand in the query."""
         demand_run(request)
-        state, limit, cursor = (parameter(request, name) for name in ("state", "limit", "cursor"))
+        state, limit, cursor = parameters(request, "state", "limit", "cursor")
         if state is not None and state not in list(CaseState):
             raise invalid(Reason.INVALID_FIELD, f"there is no such state; there are {', '.join(CaseState)}")
         if limit is not None and not (limit.isascii() and limit.isdigit() and 1 <= int(limit) <= MOST_CASES):

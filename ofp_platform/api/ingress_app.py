@@ -51,13 +51,14 @@ EVENTS, DECIDE, RUNS, ASK, HEALTH, METRICS = (
     "/v0/events",
     "/v0/decide",
     "/v0/runs",
-    "/v0/runs/{ask_id:int}",
+    "/v0/runs/{ask_id}",
     "/health",
     "/metrics",
 )
 MOST_BYTES = 10_000_000
 """Of a body, as it was sent and unpacked."""
 _BODY_SECONDS = 30.0
+_MOST_DIGITS = 18
 _LINES = b"application/x-ndjson"
 _METHODS = {EVENTS: "POST", DECIDE: "POST", RUNS: "POST", ASK: "GET", HEALTH: "GET", METRICS: "GET"}
 _SCOPES = {
@@ -218,7 +219,10 @@ class IngressApplication:
     async def _show_ask(self, request: Request) -> Response:
         if not request.state.caller.reads_here:
             raise not_found(Reason.UNKNOWN_RUN, "no such run here")
-        answer = await self._service.asked_run(request.path_params["ask_id"])
+        ask_id: str = request.path_params["ask_id"]
+        if not (ask_id.isascii() and ask_id.isdigit() and len(ask_id) <= _MOST_DIGITS):
+            raise invalid(Reason.INVALID_FIELD, "an ask is named by its number, as POST /v0/runs answers it")
+        answer = await self._service.asked_run(int(ask_id))
         return Response(answer, media_type="application/json", headers=_NO_STORE)
 
     async def _tell_health(self, _request: Request) -> Response:

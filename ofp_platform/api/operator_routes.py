@@ -27,7 +27,7 @@ class OperatorRoutes:
     async def failures(self, request: Request) -> Response:
         """A page of the records that the live projection did not apply; `after`, `limit` and `reason` stand in the query."""
         demand_run(request)
-        after, limit, reason = (parameter(request, name) for name in ("after", "limit", "reason"))
+        after, limit, reason = parameters(request, "after", "limit", "reason")
         place: tuple[str, str] | None = None
         if after is not None:
             partition_id, _, offset = after.rpartition(":")
@@ -45,8 +45,7 @@ class OperatorRoutes:
         snapshot_hash: str = request.path_params["snapshot_hash"]
         if not is_digest(snapshot_hash):
             raise invalid(Reason.INVALID_FIELD, "a snapshot hash is 64 lower-case hex digits")
-        feature = parameter(request, "feature")
-        key, group = parameter(request, "key"), parameter(request, "group")
+        feature, key, group = parameters(request, "feature", "key", "group")
         caller = caller_of(request)
         await self._serving.snapshot(snapshot_hash, caller.principal.may_read)  # one of another run is unknown
         demand_run(request)
@@ -69,12 +68,25 @@ def parameter(request: Request, name: str) -> str | None:
     """One parameter of the query.
 
     Raises:
-        ContractError: INVALID_FIELD, it stands there twice or is too long.
+        ContractError: INVALID_FIELD, it stands there twice, is too long, or no text.
     """
     values = request.query_params.getlist(name)
-    if len(values) > 1 or any(len(value) > _MOST_CHARACTERS for value in values):
-        raise invalid(Reason.INVALID_FIELD, f"the query has {name} once, in at most {_MOST_CHARACTERS} characters")
+    if len(values) > 1 or any(len(value) > _MOST_CHARACTERS or "\0" in value for value in values):
+        raise invalid(
+            Reason.INVALID_FIELD, f"the query has {name} once, in at most {_MOST_CHARACTERS} characters, without U+0000"
+        )
     return values[0] if values else None
+
+
+def parameters(request: Request, *names: str) -> list[str | None]:
+    """All parameters that a query may have.
+
+    Raises:
+        ContractError: INVALID_FIELD, it has another one, which would be taken for what it is not; or as `parameter`.
+    """
+    if set(request.query_params) - set(names):
+        raise invalid(Reason.INVALID_FIELD, f"the query takes {', '.join(sorted(names))}")
+    return [parameter(request, name) for name in names]
 
 
 def _json(body: bytes) -> Response:

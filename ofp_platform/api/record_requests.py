@@ -28,12 +28,13 @@ from ofp_platform.storage.decision_records import (
 from ofp_platform.vocabulary.canonical import canonical_bytes, sha256_hex
 from ofp_platform.vocabulary.errors import ContractError, Reason, invalid, not_found, unavailable
 from ofp_platform.vocabulary.identity import ContextPins
-from ofp_platform.vocabulary.json_text import NotIJson, NotJson, read_json
+from ofp_platform.vocabulary.json_text import NotIJson, NotJson, holds_nul, read_json
 from ofp_platform.vocabulary.loop.decision_record import DecisionReceipt, DecisionRecord
 from ofp_platform.vocabulary.model import Model
 from ofp_platform.vocabulary.offline.build_refusal import BuildRefused
 from ofp_platform.vocabulary.offline.label_assertion import LabelAssertions, LabelReceipt
 from ofp_platform.vocabulary.raw_identifier import raw_identifier_in, redact
+from ofp_platform.vocabulary.yaml_file import fault_message
 
 _DOWN = "the store of decisions and labels does not answer; the same request may be sent again, and is recorded once"
 _SHARED = (
@@ -58,18 +59,26 @@ def read_model(model: type[M], body: bytes) -> M:
         ContractError: MALFORMED_JSON; MISSING_FIELD; RAW_IDENTIFIER; INVALID_FIELD. No value is told.
     """
     try:
-        read_json(body)
+        value = read_json(body)
     except (NotJson, NotIJson) as error:
-        raise invalid(Reason.MALFORMED_JSON, f"the body is not JSON: {error}") from None
+        raise invalid(Reason.MALFORMED_JSON, f"the body: {error}") from None
+    if rb"\u0000" in body and holds_nul(value):
+        raise invalid(Reason.INVALID_FIELD, "a text holds U+0000, which cannot be stored: send it without")
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         field = redact(".".join(map(str, first["loc"])) or "the whole")
         if first["type"] == "missing":
-            raise invalid(Reason.MISSING_FIELD, f"{field}: is missing" if first["loc"] else first["msg"]) from None
+            raise invalid(Reason.MISSING_FIELD, f"{field}: is missing" if first["loc"] else fault_message(first)) from None
         reason = Reason.RAW_IDENTIFIER if "raw identifier" in first["msg"] else Reason.INVALID_FIELD
-        raise invalid(reason, f"{field}: {first['msg']}") from None
+        raise invalid(reason, f"{field}: {fault_message(first)}") from None
+
+
+def demand_words(field: str, text: str) -> None:
+    """Raises: ContractError: INVALID_FIELD, the text is blank. What is on record already is read as it is."""
+    if not text.strip():
+        raise invalid(Reason.INVALID_FIELD, f"{field}: is blank: it is kept for good, so say something")
 
 
 def check_snapshot(record: DecisionRecord, stored: bytes) -> None:

@@ -75,8 +75,8 @@ def _question(request: Request) -> tuple[DecisionFilter, int, str | None]:
     for name, text in request.query_params.multi_items():
         if name not in _PARAMETERS:
             raise _wrong("the query", f"takes {', '.join(sorted(_PARAMETERS))}")
-        if name in texts or len(text) > _LONGEST:
-            raise _wrong(name, f"stands there once, with at most {_LONGEST} characters")
+        if name in texts or len(text) > _LONGEST or "\0" in text:
+            raise _wrong(name, f"stands there once, with at most {_LONGEST} characters, without U+0000")
         if holds_raw_identifier(text):
             raise invalid(Reason.RAW_IDENTIFIER, f"{name}: a raw identifier is never a key; send the entity id")
         texts[name] = text

@@ -46,6 +46,22 @@ def read_json(text: bytes) -> Any:
     return _read_slowly(text)
 
 
+def holds_nul(value: Any) -> bool:
+    """Whether a text or a name in the value holds U+0000, which PostgreSQL keeps in no text. Aliases of a value count again."""
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            if "\0" in item:
+                return True
+        elif isinstance(item, dict):
+            pending.extend(item)
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)
+    return False
+
+
 def _is_its_own_text(value: Any, text: bytes) -> bool:
     """Whether the value is written so: then the text has nothing that the value has not."""
     try:

@@ -6,7 +6,6 @@ and objects are) comes from the environment; only the file of a machine of one's
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path

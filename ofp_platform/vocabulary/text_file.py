@@ -23,7 +23,7 @@ def read_text(path: Path) -> str:
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        raise OSError(errno.EFBIG, f"larger than {MOST_BYTES:,} bytes: is it the file that was meant?")
+        raise OSError(errno.EFBIG, f"larger than {MOST_BYTES:,} bytes")
     return content.decode("utf-8-sig")
 
 

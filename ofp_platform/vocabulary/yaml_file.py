@@ -13,12 +13,14 @@ from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError, SafeCon
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import Node
 
+from ofp_platform.vocabulary.json_text import holds_nul
 from ofp_platform.vocabulary.raw_identifier import redact
 from ofp_platform.vocabulary.text_file import read_text
 
 AnyModel = TypeVar("AnyModel", bound=BaseModel)
 _MOST_VALUES = 1_000_000
 _NO_FIELDS = {"model_type", "dict_type", "model_attributes_type"}
+_MEMBER = re.compile(r"<\w+\.\w+: ('[^']*')>")
 _DOUBLED_NAME = re.compile(r'found duplicate key "([A-Za-z_][A-Za-z0-9_]{0,62})"')
 
 
@@ -34,7 +36,9 @@ class _Values(SafeConstructor):
         try:
             return super().construct_object(node, deep=deep)
         except (ValueError, TypeError, AttributeError, KeyError):
-            raise ConstructorError(None, None, "a value that YAML does not have; write a text in quotes", node.start_mark) from None
+            raise ConstructorError(
+                None, None, "a value that YAML does not have; write a text in quotes", node.start_mark
+            ) from None
 
 
 _Values.add_constructor("tag:yaml.org,2002:timestamp", SafeConstructor.construct_yaml_str)
@@ -66,6 +70,8 @@ def read_yaml(path: Path, advice: str = "") -> Any:
         raise YamlFault(f"{path}: nested too deeply") from None
     if not _is_bounded(content):
         raise YamlFault(f"{path}: its aliases make more than {_MOST_VALUES:,} values of it: write out what they stand for")
+    if holds_nul(content):
+        raise YamlFault(f"{path}: a text holds U+0000, which cannot be stored")
     return content
 
 
@@ -111,8 +117,11 @@ def load_yaml(path: Path, model: type[AnyModel]) -> AnyModel:
 def fault_words(error: ValidationError, whole: str) -> list[str]:
     """Field and message of each fault, without a value that was given; `whole`: a name for what is wrong as a whole."""
     faults = error.errors(include_input=False, include_url=False, include_context=False)
-    return [f"{'.'.join(map(str, fault['loc'])) or whole}: {_message(fault)}" for fault in faults]
+    return [f"{'.'.join(map(str, fault['loc'])) or whole}: {fault_message(fault)}" for fault in faults]
 
 
-def _message(fault: ErrorDetails) -> str:
-    return "should be fields with their values" if fault["type"] in _NO_FIELDS else fault["msg"]
+def fault_message(fault: ErrorDetails) -> str:
+    """The words of a fault, without those of the language that the model is written in."""
+    if fault["type"] in _NO_FIELDS:
+        return "should be fields with their values"
+    return _MEMBER.sub(r"\1", fault["msg"].removeprefix("Value error, "))

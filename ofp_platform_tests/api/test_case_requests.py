@@ -132,7 +132,16 @@ async def test_the_queue_by_pages(module_dsn: str) -> None:
             cursor = f"&cursor={page['next_cursor']}"
         assert listed == ids
         assert valid("case_list", await asking.get("/v0/cases?state=CLOSED"))["cases"] == []
-        for query in ("state=LOST", "limit=0", "limit=201", "limit=x", "cursor=1~2", f"cursor=1~{'9' * 30}~{'0' * 64}"):
+        for query in (
+            "state=LOST",
+            "limit=0",
+            "limit=201",
+            "limit=x",
+            "stat=CLOSED",
+            "cursor=1~2",
+            "cursor=%00",
+            f"cursor=1~{'9' * 30}~{'0' * 64}",
+        ):
             assert refused(await asking.get(f"/v0/cases?{query}")) == (400, "INVALID_FIELD"), query
 
 
@@ -178,6 +187,11 @@ async def test_what_is_refused(module_dsn: str) -> None:
             (await asking.add(case_id, {"entry_type": "NOTE"}), (400, "MISSING_FIELD")),
             (await asking.add(case_id, {**LABEL, "word": "maybe"}), (400, "INVALID_FIELD")),
             (await asking.add(case_id, {**LABEL, "label_type": "mood"}), (400, "INVALID_FIELD")),
+            (await asking.trigger("p-2", reason=" "), (400, "INVALID_FIELD")),
+            (await asking.trigger("p-2", reason="a\0b"), (400, "INVALID_FIELD")),
+            (await asking.add(case_id, {**note, "text": "a\0b"}), (400, "INVALID_FIELD")),
+            (await asking.add(case_id, {**note, "text": "\n"}), (400, "INVALID_FIELD")),
+            (await asking.add(case_id, {**closed, "reason": " "}), (400, "INVALID_FIELD")),
             (await asking.add(case_id, closed, "c-1"), (200, None)),
             (await asking.add(case_id, closed, "c-2"), (409, "CASE_NOT_NOW")),
             (await asking.add(case_id, note, "n-1"), (200, None)),

@@ -299,6 +299,9 @@ async def test_a_run_is_asked_for_and_a_runner_answers(make: Make, declared: Pro
         assert (await asked(b"{}", authorization=f"Bearer {key}")).json()["reason"] == "FORBIDDEN"
         assert (await asked(b"{}", **LINES)).json()["reason"] == "UNSUPPORTED_MEDIA_TYPE"
         assert (await http.get("/v0/runs/77")).json()["reason"] == "UNKNOWN_RUN"
+        for name in ("9" * 5_000, "-1", "one", "%C2%B2"):
+            refused = await http.get(f"/v0/runs/{name}")
+            assert (refused.status_code, refused.json()["reason"]) == (400, "INVALID_FIELD"), name[:9]
         wrong = await http.get("/v0/runs")
         assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
     with open_pool(dsn) as pool, pool.connection() as connection:

@@ -202,6 +202,7 @@ async def test_what_the_snapshot_does_not_say_is_refused_by_name(plane: Plane, d
             "key_type=account",
             "sql=1",
             "limit=1&limit=2",
+            "event_id=a%00b",
             "from_utc=yesterday",
             "key_type=account&key_id=4111111111111111",
             "key_type=planet&key_id=a",

@@ -150,7 +150,7 @@ def test_a_file_that_is_wrong_by_itself(text: str, words: str, tmp_path: Path) -
             {"undeclared_fields": ["ip"], "guardrails": rules({"field": "ip", "operator": "above", "value": "x"})},
             "field: ip is compared by order",
         ),
-        ({"guardrails": []}, "the file: Value error, a bundle has rules, or a model, or both: this one decides nothing"),
+        ({"guardrails": []}, "the file: a bundle has rules, or a model, or both: this one decides nothing"),
         (
             {"optional_groups": [{"group_name": "merchant_risk", "group_version": "v1"}]},
             "optional group merchant_risk is not among the groups",

@@ -12,7 +12,7 @@ from ofp_platform.actions.allow_list import ActionPolicyUnusable, load_action_po
 from ofp_platform.actions.settling import NothingToSettle, Settlement, settle
 from ofp_platform.api.action_examples import UNKNOWN_ACTION
 from ofp_platform.api.bounded_work import BoundedWork
-from ofp_platform.api.record_requests import read_model
+from ofp_platform.api.record_requests import demand_words, read_model
 from ofp_platform.api.service import MayRead
 from ofp_platform.ingress.own_streams import MessageRefused
 from ofp_platform.log.port import LogError
@@ -67,6 +67,7 @@ class ActionRequests:
         if ask.context_pins != self._profile.context_pins or not may_read(ask.context_pins):
             words = f"run {ask.context_pins.run_id} with these pins is not known here"
             raise not_found(Reason.UNKNOWN_RUN, words, ask.context_pins)
+        demand_words("reason", ask.reason)
 
         def work() -> bytes:
             self._read(idempotency_key)

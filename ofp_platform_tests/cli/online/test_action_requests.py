@@ -178,6 +178,8 @@ async def test_what_is_refused(site: Site, tmp_path: Path) -> None:
             (await asking.settle(foreign.idempotency_key, context_pins=other.pins.wire()), (404, "UNKNOWN_RUN")),
             (await asking.settle(waiting.idempotency_key), (409, "ACTION_NOT_NOW")),
             (await asking.settle(key, reason=""), (400, "INVALID_FIELD")),
+            (await asking.settle(key, reason=" "), (400, "INVALID_FIELD")),
+            (await asking.settle(key, reason="a\0b"), (400, "INVALID_FIELD")),
             (await asking.settle(key, reason=None), (400, "MISSING_FIELD")),
             (await asking.settle(key, is_done="yes"), (400, "INVALID_FIELD")),
             (await asking.settle(key, reason="card 4111111111111111"), (400, "RAW_IDENTIFIER")),

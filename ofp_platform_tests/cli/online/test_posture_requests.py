@@ -50,6 +50,10 @@ async def test_what_may_not_be_is_refused_in_words(new_run: Callable[..., Run]) 
     for where, role, body, reason, words in (
         (run, None, hold("HOLD", " "), Reason.INVALID_FIELD, "say why"),
         (run, None, hold("HOLD", "card 4111111111111111"), Reason.INVALID_FIELD, "raw identifier"),
+        (run, None, hold("HOLD", "a\0b"), Reason.INVALID_FIELD, r"a text holds U\+0000"),
+        (run, None, hold("HOLD", "x" * 401), Reason.INVALID_FIELD, "reason: String should have at most 400 characters"),
+        (run, None, b"{", Reason.MALFORMED_JSON, "^the body: not JSON"),
+        (run, None, b'{"mode": 1, "mode": 2}', Reason.MALFORMED_JSON, "^the body: the name mode stands twice in one object"),
         (run, "ofp_serving", hold("HOLD", "x"), Reason.FORBIDDEN, "OFP_DECIDER_DATABASE_URL"),
         (without_control, None, hold("HOLD", "x"), Reason.INVALID_FIELD, "names no control_stream"),
     ):
