@@ -67,6 +67,8 @@ def prove_record(connection: Connection[Any], objects: ObjectStore, identifier: 
 
 
 def _one_leaf(connection: Connection[Any], identifier: str) -> LeafRow:
+    if not identifier:
+        raise AuditRefused("name a record: a decision, an assertion of a label, a dataset, a fact, or RUN/NUMBER of a step")
     rows = find_leaves(connection, identifier)
     if len(rows) > 1:
         names = ", ".join(f"{row.leaf_kind} {row.subject}" for row in rows[:5])
@@ -76,7 +78,9 @@ def _one_leaf(connection: Connection[Any], identifier: str) -> LeafRow:
     aside = connection.execute(_QUARANTINE, {"id": identifier}).fetchone()
     if aside is not None:
         raise AuditRefused(f"{aside[0]} {identifier} is in quarantine: {aside[1]}")
-    raise AuditRefused(f"no record {identifier} is a leaf of the audit log: `ofp audit append` adds what is there")
+    raise AuditRefused(
+        f"no record {identifier} is a leaf of the audit log: write its whole id; `ofp audit append` adds what is new"
+    )
 
 
 def _co_signed(objects: ObjectStore, head: TreeHead) -> TreeHead:

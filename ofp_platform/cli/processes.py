@@ -122,8 +122,9 @@ class Child:
     def failure(self) -> CommandRefused:
         """The last lines of its output, for when it ended or does not become ready."""
         tail = "\n".join(f"    {without_stamp(line)}" for line in self.text().splitlines()[-15:])
-        state = f"ended with exit code {self._process.returncode}" if self.ended else "does not become ready"
-        return CommandRefused(f"{self.name} {state}; the end of {self.output}:\n{tail}")
+        state = f"ended with exit code {self._process.returncode}" if self.ended else "does not become ready in time"
+        words = f"the end of {self.output}:\n{tail}" if tail else f"it has printed nothing into {self.output} yet: call again"
+        return CommandRefused(f"{self.name} {state}; {words}")
 
     def wait_for_line(self, prefix: str, timeout_seconds: float, stop: threading.Event | None = None) -> str | None:
         """The rest of the first line printed that begins so. None when `stop` was set meanwhile.

@@ -47,7 +47,9 @@ class PaymentSimulation:
         if self.payments < 1 or self.days < 1:
             raise ValueError("a simulation has at least one payment and one day")
         if self.disturbances.total > self.payments:
-            raise ValueError(f"{self.disturbances.total} disturbances of {self.payments} payments: too many")
+            raise ValueError(
+                f"{self.payments:,} payments are fewer than the {self.disturbances.total:,} disturbances among them: too many"
+            )
 
 
 @dataclass(frozen=True)

@@ -262,7 +262,13 @@ def _simulated_world(environment: Environment, payments: int | None, handbook: P
     pins = environment.load_profile().context_pins
     if handbook is not None:
         return handbook_world(handbook, pins)
-    return rings_world(RingSimulation(pins)) if payments is None else payments_world(PaymentSimulation(pins, payments=payments))
+    if payments is None:
+        return rings_world(RingSimulation(pins))
+    try:
+        simulation = PaymentSimulation(pins, payments=payments)
+    except ValueError as error:
+        raise CommandRefused(f"--payments: {error}") from None
+    return payments_world(simulation)
 
 
 def _of_rows(environment: Environment, rows: Path, labels: Path | None, rules: Path | None) -> MadeWorld:

@@ -33,7 +33,8 @@ def add(
         list[str],
         typer.Option(
             metavar="SCOPE",
-            help="features:read, snapshots:read, decisions:write, events:write, builds:submit, operate, metrics; several times.",
+            help="features:read, snapshots:read, decisions:write, events:write, builds:submit, investigate, operate, metrics;"
+            " several times.",
         ),
     ],
     run: Annotated[

@@ -339,7 +339,9 @@ def _case_id(desk: CaseDesk, name: str) -> str:
     """
     ids = desk.find(name)
     if not ids:
-        raise CommandRefused(f"no case of this run has the id {name!r}, or an event of that id; `ofp case trigger` opens one")
+        raise CommandRefused(
+            f"no case of this run has the id {name!r}, in 8 digits or more, or an event of that id; `ofp case trigger` opens one"
+        )
     if len(ids) > 1:
         raise CommandRefused(f"{name!r} names several cases: {', '.join(ids)}")
     return ids[0]

@@ -28,7 +28,7 @@ def show_list(
         ),
     ] = None,
     about: Annotated[str, typer.Option("--about", help="First digits of a request or of a run of Dagster.")] = "",
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Greatest number of facts to list.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Greatest number of facts to list.")] = 20,
     json: AsJson = False,
     home: Home = None,
 ) -> None:
@@ -41,15 +41,17 @@ def show_list(
         raise CommandRefused(f"there is no fact {fact!r}; there are {', '.join(FACTS)}")
     with open_pool(resolve(home).dsn("auditor")) as pool:
         recorded_facts = read_facts(pool, fact, about=about, limit=limit)
+    lines = [
+        line
+        for recorded in recorded_facts
+        for line in item(
+            when(recorded.recorded_at_utc), recorded.fact.fact, subject(recorded.fact)[:12], details=(gist(recorded.fact),)
+        )
+    ]
+    asked = "".join((f" {fact}" if fact else "", f" about {about}" if about else ""))
     print_facts(
         [{"recorded_at_utc": recorded.recorded_at_utc, **recorded.fact.wire()} for recorded in recorded_facts],
-        (
-            line
-            for recorded in recorded_facts
-            for line in item(
-                when(recorded.recorded_at_utc), recorded.fact.fact, subject(recorded.fact)[:12], details=(gist(recorded.fact),)
-            )
-        ),
+        lines or [f"no fact{asked} is recorded"],
         as_json=json,
     )
 

@@ -94,10 +94,10 @@ def show(json: AsJson = False, home: Home = None, profile: ProfileSource = None)
         f"posture {in_force.posture.mode}",
         "no bundle is in force: everything fails closed"
         if active is None
-        else f"bundle {active.bundle.bundle_name}:{active.bundle.digest}, step {active.sequence}",
+        else f"bundle {active.bundle.bundle_name}/{active.bundle.digest}, step {active.sequence}",
     ]
     if shadow is not None:
-        lines.append(f"shadow {shadow.bundle.bundle_name}:{shadow.bundle.digest}, step {shadow.sequence}")
+        lines.append(f"shadow {shadow.bundle.bundle_name}/{shadow.bundle.digest}, step {shadow.sequence}")
     facts = {"place": place, "lag_records": lag, "posture": in_force.posture, "active": active, "shadow": shadow}
     print_facts(facts, lines, as_json=json)
     if lag is None:

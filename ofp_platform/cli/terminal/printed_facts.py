@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from textwrap import wrap
@@ -16,15 +17,24 @@ from ofp_platform.cli.terminal.readable_json import readable_json
 WIDTH = 80
 _DIGITS = 12
 _UNDER = "    "
+# ends of lines, what moves or colours a terminal, what turns the order of letters round, halves of characters
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def print_facts(facts: Any, lines: Iterable[str], *, as_json: bool) -> None:
-    """Print facts as lines or as JSON. `facts`: a model or data class, a mapping or a sequence of such; see `plain`."""
+    """Print facts as lines or as JSON. `facts`: a model or data class, a mapping or a sequence of such; see `plain`. In a line,
+    what a terminal would obey stands as `visible` has it: ids and notes are texts of others.
+    """
     if as_json:
         typer.echo(readable_json(plain(facts)))
         return
     for line in lines:
-        typer.echo(line)
+        typer.echo(visible(line))
+
+
+def visible(text: str) -> str:
+    r"""A text of one line, in which an unseen character stands as its escape, as in `\x1b` and `\n`."""
+    return _UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def plain(value: Any) -> Any:

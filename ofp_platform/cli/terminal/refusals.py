@@ -11,6 +11,8 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from ofp_platform.cli.terminal.printed_facts import visible
+
 LOOK_AT_IT = "`ofp doctor` looks at the database, and says what to do"
 MIGRATE_FIRST = "this database has no schema of the plane yet: run `ofp migrate`"
 
@@ -88,6 +90,8 @@ def words_for(error: Exception) -> str | None:
         return f"{error.code} / {error.reason}: {error.message}{again}"
     if isinstance(error, psycopg.errors.UndefinedTable | psycopg.errors.InvalidSchemaName):
         return MIGRATE_FIRST
+    if isinstance(error, psycopg.errors.NumericValueOutOfRange):
+        return "a number is greater than any that the database keeps (2^63-1): nothing has it"
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return (
             f"the database does not let this role do that: {error.diag.message_primary}. Each job has a role, whose rights"
@@ -198,6 +202,13 @@ def _ended_by_sigterm() -> Iterator[None]:
 class RefusingGroup(TyperGroup):
     """The top of the program: turns expected errors into words."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what was asked for. Bytes that are no text cannot be looked for, stored or printed."""
+        for argument in args:
+            if any("\ud800" <= character <= "\udfff" for character in argument):
+                raise typer.BadParameter(f"{visible(argument)} is not UTF-8 text", ctx=ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
@@ -209,5 +220,5 @@ class RefusingGroup(TyperGroup):
             words = words_for(error)
             if words is None:
                 raise
-            typer.echo(words, err=True)
+            typer.echo("\n".join(map(visible, words.split("\n"))), err=True)
             raise typer.Exit(1) from None

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ofp_platform.api.principals import KEY, read_principals
+from ofp_platform.api.principals import KEY, Scope, read_principals
 from ofp_platform.cli.environment import Environment
 from ofp_platform_tests.api.test_principals import ISSUER
-from ofp_platform_tests.cli.program import Ofp
+from ofp_platform_tests.cli.program import Ofp, call
 
 
 @pytest.fixture
@@ -103,3 +103,8 @@ def test_an_identity_provider_is_trusted_denied_in_part_and_distrusted(ofp: Ofp,
     file.write_text(json.dumps({**ISSUER, "algorithms": ["HS256"]}))
     assert "algorithms.0" in ofp("principal", "trust", str(file)).refused()
     assert "cannot be read" in ofp("principal", "trust", str(tmp_path / "none")).refused()
+
+
+def test_help_names_every_scope() -> None:
+    helped = " ".join(call("principal", "add", "--help").out.split())
+    assert f"{', '.join(Scope)}; several times." in helped

@@ -115,7 +115,8 @@ def prove_label_and_dataset(offline: OfflinePlane, key_file: Path, tmp_path: Pat
         out = tmp_path / f"{number}.json"
         assert offline.ofp("audit", "prove", identifier, "--out", str(out)).code == 0
         assert stand_alone(out, key_id_of(key_file))[0] == 0
-    assert "is a leaf of the audit log" in offline.ofp("audit", "prove", "f" * 64).refused()
+    assert "is a leaf of the audit log: write its whole id" in offline.ofp("audit", "prove", "f" * 64).refused()
+    assert offline.ofp("audit", "prove", "").refused().startswith("name a record: a decision, ")
     assert "cannot be written to" in offline.ofp("audit", "prove", dataset, "--out", str(tmp_path / "none" / "x")).refused()
 
 

@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 from ofp_platform.cli.main import app
-from ofp_platform.cli.terminal.printed_facts import WIDTH, item, plain, table, when
+from ofp_platform.cli.terminal.printed_facts import WIDTH, item, plain, print_facts, table, when
 from ofp_platform_tests.cli.conftest import OfflinePlane
 from ofp_platform_tests.cli.program import call
 
@@ -131,3 +131,14 @@ def test_the_parts_of_a_list() -> None:
     assert when("2026-02-05T00:00:05.123456Z") == when(1_770_249_605_123_456) == "2026-02-05T00:00:05Z"
     assert when(None) == "none"
     assert plain({"a": (Path("x"), None, {1: True})}) == {"a": ["x", None, {"1": True}]}
+
+
+def test_a_line_holds_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    print_facts({"text": "a\x1b[2Jb\n"}, ["a\x1b[2Jb\nCLOSED by boss", "caf\u00e9 \u202etxt.exe", "\ud800"], as_json=False)
+    assert capsys.readouterr().out.splitlines() == [
+        "a\\x1b[2Jb\\nCLOSED by boss",
+        "caf\u00e9 \\u202etxt.exe",
+        "\\ud800",
+    ]
+    print_facts({"text": "a\x1b[2Jb\n"}, [], as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"text": "a\x1b[2Jb\n"}

@@ -143,6 +143,22 @@ def test_a_defect_is_not_dressed_up_as_a_refusal() -> None:
     assert words_for(CommandRefused("no")) == "no"
 
 
+def test_a_number_that_nothing_has(on_plane: Ofp) -> None:
+    assert "2^63-1" in on_plane("quarantine", "show", "9" * 26).refused()
+    assert on_plane("governance", "list", "--limit", "9" * 26).code == 2
+
+
+def test_an_argument_that_is_no_text(ofp: Ofp) -> None:
+    outcome = ofp("case", "show", "a\udcff")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.endswith("Error: Invalid value: a\\udcff is not UTF-8 text\n")
+
+
+def test_a_refusal_holds_nothing_that_a_terminal_obeys(ofp: Ofp) -> None:
+    said = ofp(*STATUS, "--profile", "a\x1b[2Jb.yaml").refused()
+    assert said.startswith("a\\x1b[2Jb.yaml: No such file or directory")
+
+
 def test_the_installed_program_refuses_in_words(tmp_path: Path) -> None:
     program = str(Path(sys.executable).with_name("ofp"))
     command = [program, "projector", "status", "--home", str(tmp_path), "--profile", str(tmp_path / "none.yaml")]
