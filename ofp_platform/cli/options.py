@@ -47,7 +47,7 @@ def actor_or_user(text: str | None) -> str:
 
 
 def reason_within(most: int) -> Callable[[str], str]:
-    """What a reason has to be that is kept for good: words, at most so many characters."""
+    """The check of a reason that is kept for good: words, at most so many characters."""
 
     def check(text: str) -> str:
         if not text.strip():

@@ -10,6 +10,7 @@ from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.position import PartitionBasis, order, place
 from ofp_platform.vocabulary.times import format_time
 
+_MOST_DIGITS = 18  # of an offset that is counted
 _PAGE = 2_000
 
 
@@ -38,6 +39,8 @@ def record_at(log: EventLog, archive: Archive, partition_id: str, offset_text: s
     kind = log.position_kind.offset_kind
     if not (offset_text.isascii() and offset_text.isdigit()):
         raise NoSuchRecord(f"{offset_text[:64]!r} is no offset: a position is written PARTITION:OFFSET, as in 0002:51233")
+    if kind.is_integer and len(offset_text) > _MOST_DIGITS:
+        raise NoSuchRecord(f"partition {partition_id} of stream {log.stream_name} has no record at {offset_text[:64]}")
     offset = kind.parse(offset_text)
     at = _start(log, archive, partition_id, offset)
     while True:

@@ -35,6 +35,9 @@ def test_the_commands_run_as_written(dsn: str, tmp_path: Path, monkeypatch: pyte
     assert "nobody asked for run 'demo-1'" in run("run", "show").refused()
     assert run("run", "list").out == "nobody asked for a run\n"
     assert "cannot become ENDED: nobody asked for it" in run("run", "end", "--reason", "x").refused()
+    for option, value in (("--speedup", "fast"), ("--reference", "a b"), ("--output", "A")):
+        said = run("run", "request", "june", option, value).refused()
+        assert said.startswith(f"{option.removeprefix('--').replace('output', 'outputs.0')}: String should match pattern")
     story, asking = text.split("## Asking by file")
     commands = re.findall(r"^\$ (ofp .+)$", story, re.MULTILINE)
     assert len(commands) == 5

@@ -10,7 +10,7 @@ import typer
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import ActorOrUser, AsJson, FactReason, Home, ProfileSource, actor_or_user
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, when
-from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.cli.terminal.refusals import CommandRefused, given_in_words
 
 app = typer.Typer(help="Decide which content of an event id counts, where it has several.", no_args_is_help=True)
 
@@ -41,24 +41,25 @@ def adjudicate(
     from ofp_platform.vocabulary.times import MICROS_PER_SECOND, format_time
 
     partition_id, separator, offset = position.rpartition("/")
-    if not (separator and partition_id and offset.isascii() and offset.isdigit()):
+    if not (separator and partition_id and offset.isascii() and offset.isdigit() and len(offset) <= 128):
         raise CommandRefused(f"--counts: {position!r} is no place; write PARTITION/OFFSET as the refused build shows it")
     environment = resolve(home, profile)
     declared_profile = environment.load_profile()
-    adjudication = Adjudication(
-        event_class=event_class,
-        event_id=event_id,
-        partition_id=partition_id,
-        offset=offset if declared_profile.log_kind == "kinesis" else int(offset),
-    )
-    decision = IdAdjudicated(
-        stream_name=declared_profile.stream_name,
-        context_pins=declared_profile.context_pins,
-        adjudication=adjudication,
-        actor=actor_or_user(actor),
-        reason=reason,
-        decided_at_utc=format_time(int(time.time() * MICROS_PER_SECOND)),
-    )
+    with given_in_words("the decision"):
+        adjudication = Adjudication(
+            event_class=event_class,
+            event_id=event_id,
+            partition_id=partition_id,
+            offset=offset if declared_profile.log_kind == "kinesis" else int(offset),
+        )
+        decision = IdAdjudicated(
+            stream_name=declared_profile.stream_name,
+            context_pins=declared_profile.context_pins,
+            adjudication=adjudication,
+            actor=actor_or_user(actor),
+            reason=reason,
+            decided_at_utc=format_time(int(time.time() * MICROS_PER_SECOND)),
+        )
     with open_pool(environment.dsn("offline")) as pool:
         append_facts(pool, [decision])
     line = f"of {event_class} {event_id} the record at {position} counts; build again with `ofp intent retry`"

@@ -11,7 +11,7 @@ import typer
 from ofp_platform.cli.environment import resolve
 from ofp_platform.cli.options import Actor, AsJson, Home, ProfileSource, Reason
 from ofp_platform.cli.terminal.printed_facts import item, print_facts, short, when
-from ofp_platform.cli.terminal.refusals import CommandRefused
+from ofp_platform.cli.terminal.refusals import CommandRefused, given_in_words
 from ofp_platform.vocabulary.offline.run_facts import TrafficMode
 
 if TYPE_CHECKING:
@@ -46,7 +46,11 @@ def request(
     Asked for again while it is READY, nothing happens.
     """
     from ofp_platform.cli.offline.facts_commands import reference_of
+    from ofp_platform.vocabulary.scenario import RunAsk
 
+    asked = {"world": world, "mode": mode, "outputs": output or None, "speedup": speedup, "reference": reference}
+    with given_in_words("the request"):
+        RunAsk.model_validate({name: value for name, value in asked.items() if value is not None})
     with resolve(home, profile).open_plane("owner", create_stream=True) as plane:
         name = reference or reference_of(plane.profile)
         outcome = _runner(plane, actor).request(world, mode=mode, outputs=output or None, speedup=speedup, reference=name)

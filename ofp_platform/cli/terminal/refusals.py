@@ -183,6 +183,23 @@ class CommandRefused(Exception):
 
 
 @contextmanager
+def given_in_words(whole: str) -> Iterator[None]:
+    """Refuse in words what somebody gave, where the model that is made of it here does not take it. `whole`: its name.
+
+    Raises:
+        CommandRefused: a line for each field that is wrong.
+    """
+    from pydantic import ValidationError
+
+    from ofp_platform.vocabulary.yaml_file import fault_words
+
+    try:
+        yield
+    except ValidationError as error:
+        raise CommandRefused("\n".join(fault_words(error, whole))) from None
+
+
+@contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
     """SIGTERM ends a command as Ctrl-C does: what it started is stopped. (Commands that serve have handlers of their own.)"""
     if threading.current_thread() is not threading.main_thread():

@@ -30,3 +30,11 @@ def test_decisions_are_recorded_listed_and_kept(dsn: str, tmp_path: Path) -> Non
     assert "the record at 0001/7 counts" in facts
     wrong = call("id", "adjudicate", "card_payment", "p-1", "--counts", "7", "--reason", "x", **environment)
     assert "is no place; write PARTITION/OFFSET" in wrong.refused()
+    for event_id, place, words in (
+        ("a b", "0001/7", "event_id: String should match pattern"),
+        ("p-1", "0001/\u00b2", "is no place; write PARTITION/OFFSET"),
+        ("p-1", f"0001/{'9' * 5_000}", "is no place; write PARTITION/OFFSET"),
+        ("p-1", f"0001/{'9' * 30}", "offset"),
+    ):
+        wrong = call("id", "adjudicate", "card_payment", event_id, "--counts", place, "--reason", "x", **environment)
+        assert words in wrong.refused()

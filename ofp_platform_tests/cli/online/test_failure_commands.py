@@ -70,6 +70,7 @@ def test_anomalies_name_both_records(on_plane: Ofp, with_failures: list[str]) ->
 
 
 def test_a_record_is_shown_without_the_values_of_its_payload(on_plane: Ofp, with_failures: list[str]) -> None:
+    assert "has no record at 9999" in on_plane("log", "show", f"0000:{'9' * 26}").refused()
     shown = on_plane("log", "show", with_failures[1])
     record = json.loads(shown.out)
     assert record["envelope"]["event_id"].startswith("text-")
