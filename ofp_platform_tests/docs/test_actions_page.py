@@ -141,7 +141,7 @@ def test_refusals(ofp: Ofp, variables: dict[str, str]) -> None:
         assert words in ofp("action", "request", *arguments, *options).refused()
     card = ("--reference", "t", "--reason", "card 4111111111111111")
     assert "a raw identifier" in ofp("action", "request", "hold_account", "account:1", *card).refused()
-    assert "8 digits and more" in ofp("action", "show", "0").refused()
+    assert "write 8 digits or more" in ofp("action", "show", "0").refused()
     assert "`ofp action list` shows them" in ofp("action", "show", "0" * 8).refused()
     write_policy(variables, "http://127.0.0.1:1")
     variables["OFP_WEBHOOK_SECRET"] = "hush"

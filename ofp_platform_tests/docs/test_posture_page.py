@@ -80,7 +80,6 @@ def test_a_challenge_is_answered_or_names_who_does_not(dsn: str, tmp_path: Path)
     ("more", "arguments", "words"),
     [
         ({}, ("hold", "HOLD", "--reason", "x"), "names no control_stream"),
-        ({"control_stream": "c"}, ("hold", "HOLD", "--reason", " "), "say why"),
         ({"control_stream": "c"}, ("release", "--reason", "x"), "nothing to release"),
         ({"control_stream": "c"}, ("watch", "--once"), "declares no posture.thresholds"),
         (
@@ -99,6 +98,12 @@ def test_what_cannot_be_is_refused(
     dsn: str, tmp_path: Path, more: dict[str, object], arguments: tuple[str, ...], words: str
 ) -> None:
     assert words in call("posture", *arguments, **variables(tmp_path, dsn, **more)).refused()
+
+
+def test_a_hold_without_a_reason_is_no_command(dsn: str, tmp_path: Path) -> None:
+    outcome = call("posture", "hold", "HOLD", "--reason", " ", **variables(tmp_path, dsn, control_stream="c"))
+    assert outcome.code == 2
+    assert "Invalid value for '--reason': say why" in outcome.err
 
 
 def test_the_page_has_every_mode_and_signal() -> None:

@@ -15,6 +15,7 @@ from ofp_platform.vocabulary.background_tasks import BackgroundTasks, EndedTask,
 PACKAGE = Path(ofp_platform.__file__).parent
 # a result or an end that somebody waits for, in the same function or object
 AWAITED = {
+    "actions/webhook.py": "cuts a connection in the end; the request that started it takes it back",
     "cli/demo/webhook_receiver.py": "whoever serves joins it when it stops; a receiver that ended gives no answer",
     "api/decision_waits.py": "whoever waits is told of its end and of its fault; it ends when nobody waits",
     "api/handshakes.py": "a handshake, which ends in time; a stop waits for it",
