@@ -123,7 +123,8 @@ class Child:
         """The last lines of its output, for when it ended or does not become ready."""
         tail = "\n".join(f"    {without_stamp(line)}" for line in self.text().splitlines()[-15:])
         state = f"ended with exit code {self._process.returncode}" if self.ended else "does not become ready in time"
-        words = f"the end of {self.output}:\n{tail}" if tail else f"it has printed nothing into {self.output} yet: call again"
+        nothing = f"it has printed nothing into {self.output}" + ("" if self.ended else " yet: call again")
+        words = f"the end of {self.output}:\n{tail}" if tail else nothing
         return CommandRefused(f"{self.name} {state}; {words}")
 
     def wait_for_line(self, prefix: str, timeout_seconds: float, stop: threading.Event | None = None) -> str | None:

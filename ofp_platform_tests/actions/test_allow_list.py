@@ -33,7 +33,7 @@ def test_a_file(tmp_path: Path) -> None:
     ("text", "words"),
     [
         (None, "No such file or directory: without an action policy nothing is done"),
-        ("", "the file: Input should be"),
+        ("", "the file: should be fields with their values"),
         ("allow_list: [", "not YAML"),
         (GOOD.replace("revision: 1", "revision: 0"), "revision: Input should be greater"),
         (

@@ -30,8 +30,8 @@ def test_a_few_events_go_the_whole_way(dsn: str, tmp_path: Path) -> None:
     for stage in ("decided", "audited", "acted"):
         took, missing = seen.latencies(stage, due)
         assert (missing, min(took, default=1.0) > 0) == (0, True)
-    # amounts from 49,000 on are declined, and each wants a hold and a webhook
-    assert set(seen.wanted.values()) <= {2}
+    # amounts from 49,000 on are declined, and each wants a webhook; and a hold, unless its vector was late: then no key is known
+    assert set(seen.wanted.values()) <= {1, 2}
     assert all(seen.audited[event_id] >= seen.decided[event_id] - 1.0 for event_id in due)
 
 

@@ -162,7 +162,7 @@ def test_a_dense_range_is_offsets(plane: Plane) -> None:
 def kinesis_plane(dsn: str, tmp_path: Path, moto_server: str) -> Iterator[Plane]:
     with Plane.open(profile(tmp_path), dsn) as opened:
         client = boto3.client("kinesis", endpoint_url=moto_server)
-        name = f"ranges-{dsn.rpartition('t_')[2][:12]}"
+        name = f"ranges-{dsn.partition('/t_')[2][:12]}"
         opened.opened_log = KinesisLog.create(client, name, 2, "payload.account_id", sleep=lambda seconds: None)
         yield opened
 

@@ -82,7 +82,8 @@ def _lines(group: CatalogueGroup, *, readers_known: bool) -> Iterator[str]:
     for field, kind in group.request_context.items():
         yield f"  needs   request_context {field} ({kind})"
     for feature in group.features:
-        yield f"\n  {feature.name}  {feature.type}"
+        yield ""
+        yield f"  {feature.name}  {feature.type}"
         for text in wrap(definition(feature), _WIDTH - 4):
             yield f"    {text}"
         for text in wrap(feature.description, _WIDTH - 4):

@@ -242,7 +242,7 @@ def test_two_drivers_at_once(plane: Plane) -> None:
 def test_ranges_on_kinesis(dsn: str, tmp_path: Path, moto_server: str) -> None:
     with Plane.open(profile(tmp_path), dsn) as plane:
         client = boto3.client("kinesis", endpoint_url=moto_server)
-        name = f"apply-{dsn.rpartition('t_')[2][:12]}"
+        name = f"apply-{dsn.partition('/t_')[2][:12]}"
         log = KinesisLog.create(client, name, 2, "payload.account_id", sleep=lambda seconds: None)
         append(log)
         plane = Plane(plane.profile.model_copy(update={"stream_name": name}), dsn, plane.pool, log)

@@ -68,7 +68,7 @@ def plane_of(
 
 @pytest.mark.parametrize("shards", [1, 4])
 def test_all_readers_together_stay_within_what_a_shard_answers(dsn: str, tmp_path: Path, moto_server: str, shards: int) -> None:
-    name = f"calls-{dsn.rpartition('t_')[2][:12]}"
+    name = f"calls-{dsn.partition('/t_')[2][:12]}"
     day, calls, stop = Day(), Counter[tuple[str, str]](), threading.Event()
     KinesisLog.create(kinesis_client(moto_server), name, shards, "payload.account_id", sleep=lambda _: None).close()
     lags: list[int] = []

@@ -400,7 +400,7 @@ async def test_a_run_that_nobody_projected_is_not_known_and_not_made_by_asking(p
 async def test_a_service_that_starts_while_kinesis_is_away_serves_the_whole_state(
     profile: Profile, dsn: str, moto_server: str
 ) -> None:
-    kinesis = {"log_kind": "kinesis", "stream_name": f"served-{dsn.rpartition('t_')[2][:12]}"}
+    kinesis = {"log_kind": "kinesis", "stream_name": f"served-{dsn.partition('/t_')[2][:12]}"}
     served = profile.model_copy(update={**kinesis, "kinesis_endpoint_url": moto_server})
     with await asyncio.to_thread(Plane.open, served, dsn) as plane:
         await asyncio.to_thread(plane.ensure_live)
