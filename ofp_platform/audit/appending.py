@@ -10,7 +10,7 @@ new. The first look, and the one behind anything that went wrong, is at everythi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -55,6 +55,8 @@ _QUARANTINED = """
     ORDER BY leaf_kind, subject"""
 _QUARANTINE_US = 1_000_000
 """Between two looks of one appender at what it set aside, microseconds."""
+GRACE_US = 5_000_000
+"""Of whoever goes on: vectors are stored a moment behind the decisions on them; a record is set aside if it stays incomplete."""
 _SET_ASIDE = "INSERT INTO ofp.audit_quarantine (leaf_kind, subject, reason) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
 _SEES_ALL = """
     SELECT NOT row_security_active('ofp.decision_record')
@@ -107,24 +109,29 @@ class LogEdge:
 
 class _LastLook(NamedTuple):
     """The log as an appender left it. `looked_at`: it looked at what transactions before this one wrote, by the numbers of that
-    server and timeline; `quarantine_at`: when it looked at what is set aside, microseconds.
+    server and timeline; `quarantine_at`: when it looked at what is set aside, microseconds; `incomplete_since`: likewise, of each
+    record (kind and subject) that is to be looked at again before it is set aside.
     """
 
     edge: LogEdge
     server: str
     looked_at: int
     quarantine_at: int
+    incomplete_since: Mapping[tuple[str, str], int]
 
 
 @dataclass
 class Appender:
-    """Appends again and again; see `append_records` and the module. For one thread."""
+    """Appends again and again; see `append_records` and the module. For one thread. `grace_us`: microseconds for which a record
+    may be incomplete before it is set aside.
+    """
 
     pool: Pool
     objects: ObjectStore
     key: SigningKey
     now: Callable[[], int]
     batch_leaves: int = BATCH_LEAVES
+    grace_us: int = 0
     _last_look: _LastLook | None = field(default=None, init=False)
 
     def append(self) -> AppendOutcome:
@@ -141,7 +148,7 @@ class Appender:
         return outcome
 
     def _is_due(self, last_look: _LastLook) -> bool:
-        if not 0 <= self.now() - last_look.quarantine_at < _QUARANTINE_US:
+        if last_look.incomplete_since or not 0 <= self.now() - last_look.quarantine_at < _QUARANTINE_US:
             return True
         with self.pool.connection() as connection:
             return bool(kinds_written(connection, last_look.looked_at))
@@ -156,22 +163,39 @@ class Appender:
                     row = reader.execute(_COVERED).fetchone()
                     assert row is not None
                     covers_until_now, server, first_open, first_unseen = row
-                    if last_look is not None and last_look.server != server:
-                        last_look = None  # behind a recovery numbers are given twice
+                    if last_look is not None and (last_look.server != server or log.edge is not own_edge):
+                        last_look = None  # behind a recovery numbers are given twice; what others appended is not known here
                     transactions = None if last_look is None else Transactions(last_look.looked_at, first_unseen)
                     quarantine_at, event_ids = self.now(), dict[str, str]()
                     if last_look is not None and 0 <= quarantine_at - last_look.quarantine_at < _QUARANTINE_US:
                         quarantine_at, aside = last_look.quarantine_at, []
                     else:
                         aside = reader.execute(_QUARANTINED).fetchall()
-                    leaves = _leaves(reader, self.objects, (transactions, aside), outcome, event_ids)
+                    since = {} if last_look is None else last_look.incomplete_since
+                    looked_for = transactions, [*aside, *(record for record in since if record not in aside)]
+                    leaves = _leaves(reader, self.objects, looked_for, outcome, event_ids)
                     self._append(log, leaves, covers_until_now, outcome, event_ids)
             finally:
                 reader.isolation_level = None
+            incomplete_since = self._in_grace(outcome, since, aside)
             if outcome.quarantined:
                 with log.writer.transaction(), log.writer.cursor() as cursor:
                     cursor.executemany(_SET_ASIDE, outcome.quarantined)
-        return _LastLook(log.edge, server, first_open, quarantine_at)
+        return _LastLook(log.edge, server, first_open, quarantine_at, incomplete_since)
+
+    def _in_grace(
+        self, outcome: AppendOutcome, since: Mapping[tuple[str, str], int], aside: Sequence[tuple[str, str]]
+    ) -> dict[tuple[str, str], int]:
+        """The incomplete records that are not set aside yet, and since when; they leave the outcome."""
+        at, in_grace, set_aside = self.now(), dict[tuple[str, str], int](), []
+        for leaf_kind, subject, reason in outcome.quarantined:
+            began = since.get((leaf_kind, subject), at)
+            if (leaf_kind, subject) not in aside and 0 <= at - began < self.grace_us:
+                in_grace[leaf_kind, subject] = began
+            else:
+                set_aside.append((leaf_kind, subject, reason))
+        outcome.quarantined = set_aside
+        return in_grace
 
     def _append(
         self,
@@ -310,7 +334,9 @@ def _leaves(
     for source in SOURCES:
         if new_kinds is not None and source.leaf_kind not in new_kinds:
             continue
-        for records in _pages(source.pending(reader, objects, transactions)):
+        again_subjects = {subject for leaf_kind, subject in aside if leaf_kind == source.leaf_kind}
+        pending = source.pending(reader, objects, transactions)
+        for records in _pages(record for record in pending if record.subject not in again_subjects):
             _note_events(source, records, event_ids)
             yield from _whole(reader, source, records, outcome)
 

@@ -297,6 +297,39 @@ def test_what_is_set_aside_is_looked_at_again_each_second(audited: AuditedPlane)
     assert going_on.append().leaf_count == 1
 
 
+def test_what_becomes_whole_in_time_is_not_set_aside(audited: AuditedPlane) -> None:
+    going_on = Appender(audited.pool, audited.objects, audited.key, lambda: audited.clock, grace_us=5_000_000)
+    with audited.pool.connection() as connection:
+        keep_evidence(connection, [RULE])
+        append_decisions(connection, [decision(1), decision(2)])  # no snapshots
+    assert (going_on.append().heads, going_on.append().quarantined) == ([], [])
+    audited.index_snapshots(1)
+    assert going_on.append().leaf_count == 1
+    audited.clock += 4_999_999
+    assert going_on.append().quarantined == []
+    audited.clock += 1
+    assert [subject for _, subject, _ in going_on.append().quarantined] == [decision(2).decision_id]
+    with audited.pool.connection() as connection:
+        assert connection.execute("SELECT count(*) FROM ofp.audit_quarantine").fetchone() == (1,)
+    audited.index_snapshots(2)
+    audited.clock += 1_000_000
+    assert going_on.append().leaf_count == 1
+    assert audited.append().heads == []
+
+
+def test_what_somebody_else_appended_meanwhile_is_not_appended_again(audited: AuditedPlane) -> None:
+    going_on = Appender(audited.pool, audited.objects, audited.key, lambda: audited.clock, grace_us=5_000_000)
+    with audited.pool.connection() as connection:
+        keep_evidence(connection, [RULE])
+        append_decisions(connection, [decision(1)])  # no snapshot
+    assert going_on.append().heads == []
+    audited.index_snapshots(1)
+    assert audited.append().leaf_count == 1
+    assert going_on.append().heads == []
+    audited.decide(2)
+    assert going_on.append().leaf_count == 1
+
+
 def test_rows_that_were_lost_under_who_goes_on_are_never_signed_anew(audited: AuditedPlane) -> None:
     going_on = appender(audited)
     audited.fill()

@@ -32,7 +32,7 @@ app = typer.Typer(help="List actions, do them, settle what nobody knows, or ask 
 ACTING = "acting on"
 POLICY_FILE = "actions.yaml"
 _LOOK_SECONDS = 1.0
-_TOGETHER_SECONDS = 0.005
+_TOGETHER_SECONDS = 0.025
 _SAY_SECONDS = 10.0
 Key = Annotated[
     str, typer.Argument(metavar="KEY", help="Its idempotency key; the first 8 or more digits do.", show_default=False)

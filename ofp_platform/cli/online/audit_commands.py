@@ -69,11 +69,11 @@ def _append_every(seconds: float, plane: Plane, key: SigningKey) -> None:
     """Append again and again, until a signal: at its end one is whole."""
     from psycopg import Error
 
-    from ofp_platform.audit.appending import Appender
+    from ofp_platform.audit.appending import GRACE_US, Appender
     from ofp_platform.cli.terminal.refusals import words_for
     from ofp_platform.storage.objects import ObjectStoreUnavailable
 
-    stop, appender = stop_on_signals(), Appender(plane.pool, plane.objects, key, now)
+    stop, appender = stop_on_signals(), Appender(plane.pool, plane.objects, key, now, grace_us=GRACE_US)
     typer.echo(f"{APPENDING_EVERY}{seconds:g} s")
     while not stop.is_set():
         try:
