@@ -168,9 +168,9 @@ class Appender:
                     transactions = None if last_look is None else Transactions(last_look.looked_at, first_unseen)
                     quarantine_at, event_ids = self.now(), dict[str, str]()
                     if last_look is not None and 0 <= quarantine_at - last_look.quarantine_at < _QUARANTINE_US:
-                        quarantine_at, aside = last_look.quarantine_at, []
+                        quarantine_at, aside = last_look.quarantine_at, dict[tuple[str, str], None]()
                     else:
-                        aside = reader.execute(_QUARANTINED).fetchall()
+                        aside = dict.fromkeys(reader.execute(_QUARANTINED).fetchall())
                     since = {} if last_look is None else last_look.incomplete_since
                     looked_for = transactions, [*aside, *(record for record in since if record not in aside)]
                     leaves = _leaves(reader, self.objects, looked_for, outcome, event_ids)
@@ -184,7 +184,7 @@ class Appender:
         return _LastLook(log.edge, server, first_open, quarantine_at, incomplete_since)
 
     def _in_grace(
-        self, outcome: AppendOutcome, since: Mapping[tuple[str, str], int], aside: Sequence[tuple[str, str]]
+        self, outcome: AppendOutcome, since: Mapping[tuple[str, str], int], aside: Mapping[tuple[str, str], None]
     ) -> dict[tuple[str, str], int]:
         """The incomplete records that are not set aside yet, and since when; they leave the outcome."""
         at, in_grace, set_aside = self.now(), dict[tuple[str, str], int](), []
