@@ -47,6 +47,9 @@ class WrittenKeys:
         kinds = sorted(self.key_ids.keys() | pruned_keys.keys())
         return {kind: [*self.key_ids.get(kind, ()), *pruned_keys.get(kind, ())] for kind in kinds}
 
+# Rows of few keys are all that a commit reads. One hot key that fills a table makes the planner read all of it for each of them.
+_BY_KEYS = "SET LOCAL enable_seqscan = off"
+
 
 class StateWriter:
     """Writes the state of one projection's keys. Holds nothing of the store, so nothing has to be forgotten."""
@@ -66,7 +69,8 @@ class StateWriter:
         self._least_step = settings.least_step
 
     def merge(self, connection: Connection[Any], key_events: KeyEvents, horizon: int | None) -> WrittenKeys:
-        """Merge new events into tails and chunks."""
+        """Merge new events into tails and chunks, in a transaction. What it reads until its end, it looks up by keys."""
+        connection.execute(_BY_KEYS)
         key_ids = {}
         count = chunks = 0
         for key_type, touched_runs in sorted(key_events.items()):
