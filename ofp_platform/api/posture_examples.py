@@ -13,6 +13,7 @@ from ofp_platform.vocabulary.loop.posture import (
     PostureInForce,
     PostureRelease,
     PostureView,
+    PostureWatched,
 )
 from ofp_platform.vocabulary.position import Position
 
@@ -47,4 +48,6 @@ def posture_view_example() -> dict[str, Any]:
     )
     position = Position(stream_name="card-payments-control", partition_id="0000", offset=5)
     in_force = PostureInForce(mode=change.mode, sequence=change.sequence, position=position)
-    return PostureView(context_pins=pins, in_force=in_force, changes=(change,)).wire()
+    return PostureView(
+        context_pins=pins, in_force=in_force, watched=PostureWatched(is_watched=True, last_look_ms=310), changes=(change,)
+    ).wire()

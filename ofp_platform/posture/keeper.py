@@ -17,6 +17,7 @@ from ofp_platform.log.postgres import PostgresLog, log_answering
 from ofp_platform.posture.evaluator import ProposedChange, Signals, evaluate
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.posture_changes import append_posture_change, last_posture_change, lock_posture, tell_of_posture
+from ofp_platform.storage.posture_looks import note_look
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.loop.posture import MOST_REASON, POSTURE_CHANGED, Mode, PostureChange, PostureMessage, PosturePolicy
 from ofp_platform.vocabulary.offline.governance_fact import PostureChanged
@@ -52,13 +53,14 @@ class PostureKeeper:
     actor: str
 
     def look(self, signals: Signals, policy: PosturePolicy, watched_since: int) -> KeeperOutcome | None:
-        """Take the step that signals ask for (`evaluate`); None: they ask for none.
+        """Take the step that signals ask for (`evaluate`); None: they ask for none. That somebody looked is noted.
 
         Raises:
             LogUnavailable | LogUnsettled: nothing was changed; look again.
         """
         at = self.now()
         with log_answering(), self.pool.connection() as connection:  # no look that changes nothing stops who decides
+            note_look(connection, self.pins)
             if evaluate(signals, policy, last_posture_change(connection, self.pins), at, watched_since) is None:
                 return None
 

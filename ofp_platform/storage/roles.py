@@ -183,6 +183,7 @@ TABLES: dict[str, TableRights] = {
     "posture_change": TableRights(Rows.APPENDED, {_DECIDER: ADD, _SERVING: READ, _EXECUTOR: READ, _OFFLINE: READ}, of_a_run=True),
     "posture_challenge": TableRights(Rows.APPENDED, {_DECIDER: ADD}, of_a_run=True),
     "posture_answer": TableRights(Rows.APPENDED, {_DECIDER: ADD}),
+    "posture_look": TableRights(Rows.CHANGED, {_DECIDER: KEEP, _SERVING: READ, _OFFLINE: READ}, of_a_run=True),
     "decider_seat": TableRights(Rows.CHANGED, {_DECIDER: KEEP}, of_a_run=True),
     "correction": _PROVEN,
     "dataset_index": _PROVEN,

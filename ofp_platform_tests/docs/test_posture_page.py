@@ -48,7 +48,8 @@ def test_the_commands_run_as_written(run: Run) -> None:
         outcome = run(*command)
         assert outcome.code == 0, outcome
         printed.append(outcome.out)
-    assert printed[0] == "FAIL_CLOSED is in force: nobody ever said anything else\n"
+    nobody = "nobody ever looked at the signals: `ofp posture watch`"
+    assert printed[0] == f"FAIL_CLOSED is in force: nobody ever said anything else\n{nobody}\n"
     assert re.fullmatch(r"0  NORMAL, held  .+Z  operator\n    the bundle is in force\n", printed[1])
     assert re.fullmatch(r"2  HOLD  .+Z  operator\n    the rule is corrected\n", printed[3])
     assert "projection_posture: absent\n" in printed[4]

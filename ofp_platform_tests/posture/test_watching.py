@@ -12,7 +12,9 @@ from ofp_platform.log.port import LogUnavailable
 from ofp_platform.posture import watching
 from ofp_platform.posture.keeper import KeeperOutcome
 from ofp_platform.posture.watching import GAP_SECONDS, PostureWatch
-from ofp_platform.vocabulary.loop.posture import Mode
+from ofp_platform.storage.posture_looks import WATCHED_SECONDS, posture_watched
+from ofp_platform.vocabulary.identity import pins_digest
+from ofp_platform.vocabulary.loop.posture import Mode, PosturePolicy, PostureWatched
 from ofp_platform_tests.posture.conftest import Run
 from ofp_platform_tests.posture.test_evaluator import BAD, GOOD, POLICY
 from ofp_platform_tests.posture.test_keeper import history
@@ -41,6 +43,35 @@ def test_a_gap_begins_quiet_anew(run: Run) -> None:
     lowered = watch.look()
     assert lowered is not None
     assert lowered.change.mode is Mode.REDUCED
+
+
+def test_a_look_is_noted_and_a_watch_that_stopped_is_told(run: Run) -> None:
+    def seen() -> PostureWatched | None:
+        with run.plane.pool.connection() as connection:
+            return posture_watched(connection, run.pins, POLICY)
+
+    assert seen() == PostureWatched(is_watched=False, last_look_ms=None)
+    released(run, Mode.NORMAL)
+    assert seen() == PostureWatched(is_watched=False, last_look_ms=None)  # an operator is no watch
+    PostureWatch(run.keeper(), POLICY, lambda: GOOD).look()
+    watched = seen()
+    assert watched is not None
+    assert watched.is_watched, watched
+    assert "watched: the last look" in watched.words
+    with run.plane.pool.connection() as connection:
+        connection.execute(
+            "UPDATE ofp.posture_look SET looked_at = looked_at - %s WHERE pins_digest = %s",
+            (WATCHED_SECONDS * 1_000_000, pins_digest(run.pins)),
+        )
+    silent = seen()
+    assert silent is not None
+    assert not silent.is_watched, silent
+    assert silent.last_look_ms is not None
+    assert silent.last_look_ms >= WATCHED_SECONDS * 1_000
+    assert silent.words.startswith("nobody watches, the last look at the signals was 15")
+    with run.plane.pool.connection() as connection:  # without thresholds there is nothing to look at
+        assert posture_watched(connection, run.pins, PosturePolicy()) is None
+        assert posture_watched(connection, run.pins, None) is None
 
 
 def test_another_watch_begins_quiet_anew(run: Run) -> None:

@@ -8,6 +8,13 @@ import { refused } from "/console/refusals.js";
 const MODES = ["NORMAL", "REDUCED", "RULES_ONLY", "HOLD", "FAIL_CLOSED"];
 const TONES = { NORMAL: "good", REDUCED: "warn", RULES_ONLY: "warn", HOLD: "bad", FAIL_CLOSED: "bad" };
 
+// null: the policy has no thresholds, so that there is nothing to look at
+const watched = (seen) => {
+  if (seen === null) return "no signal changes the mode: the policy has no thresholds";
+  const ago = seen.last_look_ms === null ? "nobody ever looked at the signals" : `the last look at the signals was ${(seen.last_look_ms / 1000).toFixed(1)} s ago`;
+  return seen.is_watched ? ago : [badge("NOT WATCHED", "bad"), ` ${ago}: start ofp posture watch`];
+};
+
 export async function posturePage(_rest, { signal }) {
   const state = h("div", null);
   const outcome = h("div", { role: "status" });
@@ -19,6 +26,7 @@ export async function posturePage(_rest, { signal }) {
         ["Mode in force", badge(mode, TONES[mode])],
         ["Since (UTC)", last ? time(last.at_utc) : missing("nobody ever said anything else")],
         ["Why", last ? last.reasons.join("; ") : missing("nothing was said")],
+        ["Watched", watched(view.watched)],
         ["Held", last?.held ? `yes, by ${last.actor}: no signal changes it` : "no"],
       ]),
       last ? table("Changes, the newest first; times in UTC", [

@@ -32,18 +32,22 @@ def show(
     profile: ProfileSource = None,
 ) -> None:
     """The mode in force of the profile's run, and the newest changes with what they stood on. Where nobody ever said anything,
-    FAIL_CLOSED is in force.
+    FAIL_CLOSED is in force. And whether somebody watches the signals, where the profile's policy has thresholds for them.
     """
     from ofp_platform.storage.posture_changes import posture_history, posture_in_force
+    from ofp_platform.storage.posture_looks import posture_watched
 
     with resolve(home, profile).open_plane_without_log("auditor") as plane, plane.pool.connection() as connection:
         pins = plane.profile.context_pins
         in_force = posture_in_force(connection, pins)
         changes = [change for change, _ in posture_history(connection, pins, limit)]
+        watched = posture_watched(connection, pins, plane.profile.posture)
     lines = [f"{in_force.mode} is in force" if changes else f"{in_force.mode} is in force: nobody ever said anything else"]
+    if watched is not None:
+        lines.append(watched.words)
     for change in changes:
         lines += _lines(change)
-    print_facts({"in_force": in_force, "changes": changes}, lines, as_json=json)
+    print_facts({"in_force": in_force, "watched": watched, "changes": changes}, lines, as_json=json)
 
 
 @app.command(short_help="Hold a mode: the kill switch.")

@@ -15,6 +15,7 @@ from ofp_platform.online.plane import NoControlStream, Plane
 from ofp_platform.posture.keeper import PostureKeeper, PostureRefused
 from ofp_platform.storage.postgres import Pool
 from ofp_platform.storage.posture_changes import posture_history, posture_in_force
+from ofp_platform.storage.posture_looks import posture_watched
 from ofp_platform.vocabulary.canonical import canonical_bytes
 from ofp_platform.vocabulary.errors import Reason, invalid, unavailable
 from ofp_platform.vocabulary.loop.posture import PostureHold, PostureRelease, PostureView
@@ -71,7 +72,9 @@ class PostureRequests:
         with self._work.pool().connection() as connection:
             changes = tuple(change for change, _ in posture_history(connection, pins, SHOWN_CHANGES))
             in_force = posture_in_force(connection, pins)
-        return canonical_bytes(PostureView(context_pins=pins, in_force=in_force, changes=changes).wire())
+            watched = posture_watched(connection, pins, self._profile.posture)
+        view = PostureView(context_pins=pins, in_force=in_force, watched=watched, changes=changes)
+        return canonical_bytes(view.wire())
 
     def _refused_in_words(self, work: Callable[[], T]) -> T:
         """Raises: ContractError: INVALID_FIELD; FORBIDDEN; STORE_DOWN."""

@@ -47,6 +47,7 @@ class WrittenKeys:
         kinds = sorted(self.key_ids.keys() | pruned_keys.keys())
         return {kind: [*self.key_ids.get(kind, ()), *pruned_keys.get(kind, ())] for kind in kinds}
 
+
 # Rows of few keys are all that a commit reads. One hot key that fills a table makes the planner read all of it for each of them.
 _BY_KEYS = "SET LOCAL enable_seqscan = off"
 

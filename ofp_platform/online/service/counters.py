@@ -63,6 +63,11 @@ class Counters:
         self.background_task_up = Gauge(
             "ofp_background_task_up", "1 while it runs, 0 when it ended unasked", ["task"], registry=self.registry
         )
+        self.signals_unwatched_seconds = Gauge(
+            "ofp_signals_unwatched_seconds",
+            "Since the signals of the posture of deciding were last looked at, +Inf: never; 0 where the policy has no thresholds",
+            registry=self.registry,
+        )
         self.posture = Gauge("ofp_posture", "0 GREEN, 1 AMBER, 2 RED", registry=self.registry)
 
     def total(self, name: str) -> int:

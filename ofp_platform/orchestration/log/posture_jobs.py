@@ -11,6 +11,7 @@ from ofp_platform.orchestration.receipt_metadata import Metadata
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.posture.keeper import KeeperOutcome, PostureKeeper, PostureRefused
 from ofp_platform.storage.posture_changes import last_posture_change
+from ofp_platform.storage.posture_looks import posture_watched
 from ofp_platform.vocabulary.loop.posture import Mode, PostureChange
 
 POSTURE = "posture"
@@ -73,19 +74,26 @@ def release_posture_job() -> None:
 
 
 @dg.asset_check(
-    asset=CONTROL_RUN, name=POSTURE, description="Everything that a bundle knows may decide: the mode in force is NORMAL."
+    asset=CONTROL_RUN,
+    name=POSTURE,
+    description="Everything that a bundle knows may decide: the mode in force is NORMAL, and somebody watches the signals.",
 )
 def posture_is_normal(plane: dg.ResourceParam[PlaneResource]) -> dg.AssetCheckResult:
-    """The mode in force of the profile's run; where nobody ever said anything it fails, for then it is FAIL_CLOSED."""
+    """The mode in force of the profile's run; where nobody ever said anything it fails, for then it is FAIL_CLOSED. Also where
+    the policy has thresholds and nobody looks: NORMAL would stay, whatever happens.
+    """
     with plane.open_without_log("auditor") as opened_plane, opened_plane.pool.connection() as connection:
-        change = last_posture_change(connection, opened_plane.profile.context_pins)
+        pins = opened_plane.profile.context_pins
+        change = last_posture_change(connection, pins)
+        watched = posture_watched(connection, pins, opened_plane.profile.posture)
     if change is None:
         words = "nobody ever said anything of it: FAIL_CLOSED is in force"
         return dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description=words)
+    said = f"{change.mode}{', held' if change.held else ''} since {change.at_utc}: {'; '.join(change.reasons)}"
     return dg.AssetCheckResult(
-        passed=change.mode is Mode.NORMAL,
+        passed=change.mode is Mode.NORMAL and (watched is None or watched.is_watched),
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{change.mode}{', held' if change.held else ''} since {change.at_utc}: {'; '.join(change.reasons)}",
+        description="\n".join([said, *([] if watched is None else [watched.words])]),
         metadata=_metadata(change),
     )
 

@@ -27,6 +27,7 @@ __all__ = [
     "PosturePolicy",
     "PostureRelease",
     "PostureView",
+    "PostureWatched",
     "Threshold",
 ]
 POSTURE_CHANGED = "posture_changed"
@@ -108,13 +109,31 @@ class PostureRelease(Model):
     reason: str = Field(min_length=1, max_length=MOST_REASON)
 
 
+class PostureWatched(Model):
+    """Whether somebody looks at the signals of a run. `last_look_ms`: milliseconds since that was last done; null: never."""
+
+    is_watched: bool
+    last_look_ms: Count | None
+
+    @property
+    def words(self) -> str:
+        """As an operator reads it."""
+        if self.last_look_ms is None:
+            return "nobody ever looked at the signals: `ofp posture watch`"
+        last = f"the last look at the signals was {self.last_look_ms / 1_000:,.1f} s ago"
+        return f"watched: {last}" if self.is_watched else f"nobody watches, {last}: `ofp posture watch`"
+
+
 class PostureView(Model):
-    """The mode in force of a run, and the newest changes, the newest first; none: nobody ever said anything."""
+    """The mode in force of a run, and the newest changes, the newest first; none: nobody ever said anything. `watched`: by
+    signals; null where the policy has no thresholds, so that there is nothing to look at.
+    """
 
     kind: Literal["posture_view"] = "posture_view"
     contract_version: Version = "v0"
     context_pins: ContextPins
     in_force: PostureInForce
+    watched: PostureWatched | None
     changes: tuple[PostureChange, ...] = Field(strict=False)
 
     def wire(self) -> dict[str, Any]:

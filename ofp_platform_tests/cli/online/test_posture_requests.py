@@ -10,8 +10,10 @@ import pytest
 
 from ofp_platform.cli.online.posture_requests import PostureRequests
 from ofp_platform.storage.embedded import as_role
+from ofp_platform.storage.posture_looks import note_look
 from ofp_platform.storage.roles import EVERY_RUN, Job, register_role
 from ofp_platform.vocabulary.errors import ContractError, Reason
+from ofp_platform.vocabulary.posture_policy import PosturePolicy
 from ofp_platform_tests.posture.conftest import START, Run, new_run
 
 __all__ = ["new_run"]
@@ -43,6 +45,26 @@ async def test_a_decider_holds_and_releases(new_run: Callable[..., Run]) -> None
         assert view(await requests.release(b'{"reason": "over"}', "b")) == ("HOLD", 1, ["b", "a"])
     finally:
         await requests.close()
+
+
+async def test_the_view_says_whether_anybody_watches(new_run: Callable[..., Run]) -> None:
+    async def watched(run: Run) -> object:
+        requests = requests_of(run)
+        try:
+            return orjson.loads(await requests.view())["watched"]
+        finally:
+            await requests.close()
+
+    assert await watched(new_run()) is None  # the policy has no thresholds
+    threshold = {"signal": "lag_records", "at_least": 9, "mode": "REDUCED"}
+    run = new_run(posture=PosturePolicy.model_validate({"thresholds": [threshold]}))
+    assert await watched(run) == {"is_watched": False, "last_look_ms": None}
+    with run.plane.pool.connection() as connection:
+        note_look(connection, run.pins)
+    seen = await watched(run)
+    assert isinstance(seen, dict)
+    assert seen["is_watched"], seen
+    assert seen["last_look_ms"] >= 0
 
 
 async def test_what_may_not_be_is_refused_in_words(new_run: Callable[..., Run]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import inf
 
 import psycopg
 import pytest
@@ -11,7 +12,9 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.online.service import totals_watch
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.service.totals_watch import LOOK_SECONDS, TotalsWatch
+from ofp_platform.storage.posture_looks import note_look
 from ofp_platform.storage.recorded_totals import RecordedTotals, read_recorded_totals
+from ofp_platform.vocabulary.posture_policy import Mode, PosturePolicy, Threshold
 
 _SUBMIT = """
     INSERT INTO ofp.build_run (run_key, intent_kind, intent, attempt_limit, publish_attempt_limit)
@@ -81,6 +84,31 @@ def test_one_that_is_tried_again_has_not_failed_any_more(plane: Plane) -> None:
     assert sample(counters, "ofp_build_failed", reason="NOTHING_TO_BUILD") == 1  # not looked at again yet
     watch.look(row.projection_id, LOOK_SECONDS)
     assert sample(counters, "ofp_build_failed", reason="NOTHING_TO_BUILD") is None
+
+
+def test_signals_that_nobody_looks_at_are_told(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds(watch: TotalsWatch, counters: Counters, now: float) -> float | None:
+        watch.look(row.projection_id, now)
+        return sample(counters, "ofp_signals_unwatched_seconds")
+
+    row, pins = plane.ensure_live(), plane.profile.context_pins
+    assert seconds(TotalsWatch(plane, counters := Counters()), counters, 0.0) == 0  # nothing is to be looked at
+    policy = PosturePolicy(thresholds=(Threshold(signal="lag_records", at_least=9, mode=Mode.REDUCED),))
+    watching = Plane(plane.profile.model_copy(update={"posture": policy}), plane.dsn, plane.pool, plane.log)
+    watch = TotalsWatch(watching, counters := Counters())
+    assert sample(counters, "ofp_signals_unwatched_seconds") == inf  # before the first look
+    assert seconds(watch, counters, 0.0) == inf
+    with plane.pool.connection() as connection:
+        note_look(connection, pins)
+    seen = seconds(watch, counters, LOOK_SECONDS)
+    assert seen is not None
+    assert seen < inf
+
+    def away(*_: object) -> RecordedTotals:
+        raise psycopg.OperationalError("no answer")
+
+    monkeypatch.setattr(totals_watch, "read_recorded_totals", away)
+    assert seconds(watch, counters, 2 * LOOK_SECONDS) == inf
 
 
 def test_where_they_cannot_be_read_they_stay(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,9 @@ import pytest
 from ofp_platform.orchestration.code_location import code_location
 from ofp_platform.orchestration.log.posture_jobs import POSTURE, posture_is_normal
 from ofp_platform.orchestration.resources import PlaneResource
+from ofp_platform.posture.keeper import PostureKeeper
 from ofp_platform.storage.posture_changes import posture_in_force
-from ofp_platform.vocabulary.loop.posture import Mode, PostureInForce
+from ofp_platform.vocabulary.loop.posture import Mode, PostureInForce, PosturePolicy
 from ofp_platform_tests.oracle.simulated_log import write_profile
 
 Execute = Callable[..., dg.ExecuteInProcessResult]
@@ -61,6 +62,33 @@ def test_a_mode_is_held_and_released(resource: PlaneResource, execute: Execute) 
     assert execute("release_posture", "release_mode", reason="over").success
     assert (in_force(resource).mode, in_force(resource).sequence) == (Mode.HOLD, 2)
     assert "held" not in str(check(resource).description)
+
+
+def test_normal_is_not_fine_while_nobody_watches(dsn: str, tmp_path: Path) -> None:
+    thresholds = [{"signal": "lag_records", "at_least": 9, "mode": "REDUCED"}]
+    path = write_profile(tmp_path, control_stream="control", posture={"thresholds": thresholds})
+    resource = PlaneResource(profile_source=str(path), database_url=dsn)
+    with resource.open_without_log("decider") as plane:
+        pins = plane.profile.context_pins
+        keeper = PostureKeeper(plane.pool, plane.control_log(create=True), pins, plane.profile.policy_rev, lambda: 0, "operator")
+        keeper.hold(Mode.NORMAL, "begin")
+        never = check(resource)
+        assert not never.passed
+        assert "NORMAL, held since" in str(never.description)
+        assert "nobody ever looked at the signals: `ofp posture watch`" in str(never.description)
+        keeper.look({"lag_records": 0}, keeper_policy(resource), 0)
+        watched = check(resource)
+        assert watched.passed, watched.description
+        assert "watched: the last look at the signals was" in str(watched.description)
+        with plane.pool.connection() as connection:
+            connection.execute("UPDATE ofp.posture_look SET looked_at = looked_at - 3600000000")
+        assert not check(resource).passed
+
+
+def keeper_policy(resource: PlaneResource) -> PosturePolicy:
+    policy = resource.load_profile().posture
+    assert policy is not None
+    return policy
 
 
 def test_what_cannot_be_fails_in_words(resource: PlaneResource, execute: Execute) -> None:
