@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg import Connection
 from pydantic import ValidationError
@@ -38,33 +38,41 @@ _LATELY_US = 60 * MICROS_PER_SECOND
 _NOT_COLLECTED = """
     NOT EXISTS (SELECT FROM ofp.case_entry AS entry
                 WHERE entry.pins_digest = %(run)s AND entry.entry_type = 'TRIGGERED' AND entry.source_ref = {source_ref})"""
-_ESCALATED = f"""
-    SELECT decided_at, decision_id, content FROM ofp.decision_record AS record
+_OF_ESCALATED = f"""
+    FROM ofp.decision_record AS record
     WHERE pins_digest = %(run)s AND substring(content FROM '"outcome":"([a-z]+)"') IN ('review', 'decline')
         AND substring(content FROM '"slot":"([a-z]+)"') IS DISTINCT FROM 'shadow'
+        AND {_NOT_COLLECTED.format(source_ref="'decision/' || record.decision_id")}"""
+_ESCALATED = f"""
+    SELECT decided_at, decision_id, content {_OF_ESCALATED}
         AND (decided_at, decision_id) > (%(time)s, %(name)s)
-        AND {_NOT_COLLECTED.format(source_ref="'decision/' || record.decision_id")}
     ORDER BY decided_at, decision_id LIMIT %(limit)s"""
 # the name of an anomaly: a place of Kinesis is longer than a reference may be
 _ANOMALY_REF = (
     "'anomaly/' || encode(sha256(convert_to(stream_name || '|' || partition_id || '|' || record_offset, 'UTF8')), 'hex')"
 )
+_OF_ANOMALIES = f"""
+    FROM ofp.anomaly JOIN ofp.projection USING (projection_id)
+    WHERE pins_digest = %(run)s AND status = 'live' AND {_NOT_COLLECTED.format(source_ref=_ANOMALY_REF)}"""
 _ANOMALIES = f"""
     SELECT stream_name, partition_id, record_offset, event_type, event_id, first_partition_id, first_record_offset
-    FROM ofp.anomaly JOIN ofp.projection USING (projection_id)
-    WHERE pins_digest = %(run)s AND status = 'live'
+    {_OF_ANOMALIES}
         AND (stream_name, partition_id, record_offset) > (%(stream)s, %(part)s, %(offset)s)
-        AND {_NOT_COLLECTED.format(source_ref=_ANOMALY_REF)}
     ORDER BY stream_name, partition_id, record_offset LIMIT %(limit)s"""
 
-
-_FAILED_ACTIONS = f"""
-    SELECT idempotency_key, o.content, decided.content::jsonb ->> 'event_type', decided.event_id
+_OF_FAILED_ACTIONS = f"""
     FROM ofp.action_outcome AS o JOIN ofp.action_intent AS i USING (intent_id)
         JOIN ofp.decision_record AS decided ON decided.decision_id = i.content::jsonb #>> '{{origin,reference}}'
     WHERE i.pins_digest = %(run)s AND o.outcome = 'FAILED' AND i.content::jsonb #>> '{{origin,origin_kind}}' = 'decision'
-        AND idempotency_key > %(name)s AND {_NOT_COLLECTED.format(source_ref="'action/' || idempotency_key")}
+        AND {_NOT_COLLECTED.format(source_ref="'action/' || idempotency_key")}"""
+_FAILED_ACTIONS = f"""
+    SELECT idempotency_key, o.content, decided.content::jsonb ->> 'event_type', decided.event_id
+    {_OF_FAILED_ACTIONS}
+        AND idempotency_key > %(name)s
     ORDER BY idempotency_key LIMIT %(limit)s"""
+_WAITING = f"""
+    SELECT (SELECT count(*) {_OF_ESCALATED} AND decided_at < %(until)s), (SELECT count(*) {_OF_FAILED_ACTIONS}),
+        (SELECT count(*) {_OF_ANOMALIES})"""
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,14 @@ class CollectReport:
     known: int = 0
     conflicts: int = 0
     unreadable: tuple[str, ...] = ()
+
+
+class Uncollected(NamedTuple):
+    """What should have a case and has none, by its kind."""
+
+    decisions: int
+    failed_actions: int
+    anomalies: int
 
 
 @dataclass(frozen=True)
@@ -208,6 +224,13 @@ def collect(
                     report.known += outcome.outcome is AppendOutcome.KNOWN
                     report.conflicts += outcome.outcome is AppendOutcome.CONFLICT
     return report
+
+
+def count_uncollected(connection: Connection[Any], pins: ContextPins, decided_before: int) -> Uncollected:
+    """What of a run has no case yet. `decided_before` (microseconds): whoever collects comes by later decisions in time."""
+    parameters = {"run": pins_digest(pins), "until": sortable_time(decided_before)}
+    [row] = connection.execute(_WAITING, parameters).fetchall()
+    return Uncollected(*row)
 
 
 @dataclass

@@ -8,6 +8,7 @@ import dagster as dg
 from ofp_platform.audit.database_view import database_view
 from ofp_platform.audit.tree_heads import AuditRefused
 from ofp_platform.audit.verification import Verification, verify_log
+from ofp_platform.cases.triggering import count_uncollected
 from ofp_platform.cli.offline.loop_sums import sum_up_loop
 from ofp_platform.cli.terminal.refusals import CommandRefused
 from ofp_platform.governance.loop_reconciliation import keep_reconciliation
@@ -33,10 +34,11 @@ LABEL_STORE = dg.AssetKey(["loop", "labels"])
 RECONCILIATION = dg.AssetKey(["loop", "reconciliation"])
 HEADS_FOLLOW = "heads_follow"
 NOTHING_UNKNOWN, LOG_WHOLE, LABELS_ANSWERED, BALANCES = "nothing_unknown", "log_whole", "labels_answered", "balances"
-DECIDER_FOLLOWS = "decider_follows"
+DECIDER_FOLLOWS, CASES_COLLECTED = "decider_follows", "cases_collected"
 NEXT_ROUND = "next_round"
 """Name of the metadata that names the asset with which the next round of the loop goes on."""
 _MOST_SHOWN = 20
+_COLLECTING_SECONDS = 300  # a decision that is younger may be collected yet
 _MOST_HOURS = 2  # twice the pause of the schedule that appends
 
 
@@ -147,7 +149,12 @@ def _heads_follow(verification: Verification, now: float) -> dg.AssetCheckResult
     check_specs=[
         dg.AssetCheckSpec(
             LABELS_ANSWERED, asset=CASES, description="The label store answered each label, and no entry came again otherwise."
-        )
+        ),
+        dg.AssetCheckSpec(
+            CASES_COLLECTED,
+            asset=CASES,
+            description="What was decided to review or to decline, failed or contradicted itself has a case: somebody collects.",
+        ),
     ],
 )
 def loop_cases(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.MaterializeResult[object]]:
@@ -156,6 +163,7 @@ def loop_cases(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.Materializ
         pins = opened_plane.profile.context_pins
         counts, conflicts = count_cases(connection, pins), count_conflicts(connection, pins)
         pending_count = count_pending_labels(connection, pins)
+        uncollected = count_uncollected(connection, pins, time.time_ns() // 1_000 - _COLLECTING_SECONDS * MICROS_PER_SECOND)
     metadata: Metadata = {
         "dagster/row_count": sum(counts.values()),
         "pending_labels": pending_count,
@@ -172,7 +180,15 @@ def loop_cases(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.Materializ
         severity=dg.AssetCheckSeverity.WARN,
         description="\n".join(problems) or (None if counts else "there is no case"),
     )
-    yield dg.MaterializeResult(metadata=metadata, check_results=[check])
+    waiting = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in uncollected._asdict().items() if count)
+    collected = dg.AssetCheckResult(
+        check_name=CASES_COLLECTED,
+        passed=not any(uncollected),
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"without a case: {waiting}; `ofp case collect --every SECONDS` opens them" if waiting else None,
+        metadata={f"{name}_without_a_case": count for name, count in uncollected._asdict().items()},
+    )
+    yield dg.MaterializeResult(metadata=metadata, check_results=[check, collected])
 
 
 label_store = dg.AssetSpec(

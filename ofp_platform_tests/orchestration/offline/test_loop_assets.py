@@ -13,6 +13,7 @@ import pytest
 
 from ofp_platform.audit.appending import append_records
 from ofp_platform.audit.signing_keys import SigningKey
+from ofp_platform.cases.triggering import Collection, collect
 from ofp_platform.decisions.decider import Decider, DeciderPolicy
 from ofp_platform.decisions.event_reader import EventReader
 from ofp_platform.decisions.in_force import InForce
@@ -22,6 +23,7 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.orchestration.offline import loop_assets
 from ofp_platform.orchestration.offline.decision_assets import loop_decisions, loop_what_if
 from ofp_platform.orchestration.offline.loop_assets import (
+    CASES_COLLECTED,
     DECIDER_FOLLOWS,
     HEADS_FOLLOW,
     audit_heads,
@@ -249,6 +251,31 @@ def test_an_audit_log_that_nobody_appends_to_is_told(plane: Plane, look: Look, m
     append_facts(plane.pool, [FACT])
     assert "1 records wait for a head" in str(check_of(look(audit_heads), HEADS_FOLLOW).description)
     assert "hours old" in str(check_of(look(audit_heads), HEADS_FOLLOW).description)
+
+
+def collecting_seconds(after_deciding: int) -> int:
+    """The pause within which somebody collects, if the check looks so many seconds behind it at what was decided."""
+    return time.time_ns() // 10**9 - DECIDED_AT // 10**6 - after_deciding
+
+
+def test_cases_that_nobody_collects_are_told(plane: Plane, look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_assets, "_COLLECTING_SECONDS", collecting_seconds(3_600))
+    assert check_of(look(loop_cases), CASES_COLLECTED).passed  # nothing is decided
+    count = decide(plane)  # in HOLD, all to review
+    nobody = check_of(look(loop_cases), CASES_COLLECTED)
+    assert (nobody.passed, nobody.blocking, count > 0) == (False, False, True)
+    assert nobody.severity is dg.AssetCheckSeverity.WARN
+    assert nobody.description == f"without a case: {count:,} decisions; `ofp case collect --every SECONDS` opens them"
+    assert nobody.metadata["decisions_without_a_case"].value == count
+    report = collect(plane.pool, Collection(plane.profile.context_pins, lambda event_type: event_type, now))
+    assert report.triggers == count
+    assert check_of(look(loop_cases), CASES_COLLECTED).passed
+
+
+def test_what_was_just_decided_may_be_collected_yet(plane: Plane, look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    decide(plane)
+    monkeypatch.setattr(loop_assets, "_COLLECTING_SECONDS", collecting_seconds(-3_600))
+    assert check_of(look(loop_cases), CASES_COLLECTED).passed
 
 
 def test_cases_are_counted_and_a_contradiction_is_told(plane: Plane, look: Look) -> None:
