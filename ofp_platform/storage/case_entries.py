@@ -1,7 +1,8 @@
 """Timelines of cases in the database: entries are appended under a lock of their run, once each, and never changed.
 
-With each entry stands where its case stands once it has it, so that the queue is read off an index: the last entry of a case says
-it. Entries of a run are numbered 0, 1, 2, ... in the order in which they become visible.
+With each entry stands where its case stands once it has it, and where it stands now is a row of its own (`case_standing`),
+written with the entry: the queue is read off an index, however many cases are closed. Entries of a run are numbered 0, 1, 2, ...
+in the order in which they become visible.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ _NEXT = "SELECT coalesce(max(sequence) + 1, 0) FROM ofp.case_entry WHERE pins_di
 _ADD = f"""
     INSERT INTO ofp.case_entry (pins_digest, entry_type, {_COLUMNS}, state, priority, opened_time)
     VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"""
+# the lock of the run puts writers one behind the other; a case that gets several entries at once stands where the last says
+_STAND = """
+    INSERT INTO ofp.case_standing (pins_digest, case_id, sequence, state, priority, opened_time) VALUES (%s, %s, %s, %s, %s, %s)
+    ON CONFLICT (pins_digest, case_id) DO UPDATE
+    SET sequence = excluded.sequence, state = excluded.state, priority = excluded.priority, opened_time = excluded.opened_time"""
 _ADD_CONFLICT = """
     INSERT INTO ofp.case_entry_conflict
         (pins_digest, case_id, entry_type, source_ref, first_digest, other_digest, content, at_time, actor)
@@ -48,16 +54,18 @@ _CONFLICTS = """
     WHERE pins_digest = %s AND case_id = %s ORDER BY at_time, entry_type, source_ref, other_digest"""
 _COUNT_CONFLICTS = "SELECT count(*) FROM ofp.case_entry_conflict WHERE pins_digest = %s"
 _QUEUE = """
-    SELECT case_id, priority, opened_time FROM ofp.case_entry AS entry
+    SELECT case_id, priority, opened_time FROM ofp.case_standing
     WHERE pins_digest = %s AND state = %s AND (priority, opened_time, case_id) > (%s, %s, %s)
-        AND NOT EXISTS (
-            SELECT FROM ofp.case_entry AS later
-            WHERE later.pins_digest = entry.pins_digest AND later.case_id = entry.case_id AND later.sequence > entry.sequence)
     ORDER BY priority, opened_time, case_id LIMIT %s"""
-_COUNT_CASES = """
-    SELECT state, count(*) FROM (
-        SELECT DISTINCT ON (case_id) state FROM ofp.case_entry WHERE pins_digest = %s ORDER BY case_id, sequence DESC) AS latest
-    GROUP BY state"""
+_COUNT_CASES = "SELECT state, count(*) FROM ofp.case_standing WHERE pins_digest = %s GROUP BY state"
+_STRAYING = """
+    SELECT coalesce(entry.case_id, standing.case_id) FROM (
+        SELECT DISTINCT ON (case_id) case_id, sequence, state, priority, opened_time FROM ofp.case_entry
+        WHERE pins_digest = %(run)s ORDER BY case_id, sequence DESC) AS entry
+    FULL JOIN (SELECT * FROM ofp.case_standing WHERE pins_digest = %(run)s) AS standing USING (case_id)
+    WHERE (entry.sequence, entry.state, entry.priority, entry.opened_time)
+        IS DISTINCT FROM (standing.sequence, standing.state, standing.priority, standing.opened_time)
+    ORDER BY 1"""
 _OF_EVENT = "SELECT DISTINCT case_id FROM ofp.case_entry WHERE pins_digest = %s AND event_id = %s ORDER BY case_id"
 _BEGINNING = """
     SELECT DISTINCT case_id FROM ofp.case_entry
@@ -186,6 +194,7 @@ def append_entries(
     assert row is not None  # an aggregate has one
     sequence = int(row[0])
     rows, conflict_rows, outcomes = [], [], []
+    standings: dict[str, tuple[object, ...]] = {}
     for name, offered in zip(ids, offered_entries, strict=True):
         timeline, content = timelines[name], offered.content
         key = (name, content.entry_type, offered.source_ref)
@@ -212,16 +221,19 @@ def append_entries(
         timeline.append(entry)
         known[key] = entry
         standing = standing_of(timeline)
+        stands = (standing.state, standing.priority, parse_time(standing.opened_at_utc))
         rows.append(
             (
                 *(digest, content.entry_type, name, offered.event.event_class, offered.event.event_id, entry.sequence),
                 *(entry.source_ref, offered.at_us, entry.actor, text),
-                *(standing.state, standing.priority, parse_time(standing.opened_at_utc)),
+                *stands,
             )
         )
+        standings[name] = (digest, name, entry.sequence, *stands)
         outcomes.append(AppendedEntry(name, AppendOutcome.NEW, entry, standing))
     with connection.cursor() as cursor:
         cursor.executemany(_ADD, rows)
+        cursor.executemany(_STAND, list(standings.values()))
         cursor.executemany(_ADD_CONFLICT, conflict_rows)
     return outcomes
 
@@ -278,6 +290,11 @@ def count_cases(connection: Connection[Any], pins: ContextPins) -> dict[CaseStat
     """How many cases of a run are in which state; states of none are left out."""
     rows = connection.execute(_COUNT_CASES, (pins_digest(pins),)).fetchall()
     return {CaseState(state): count for state, count in rows}
+
+
+def straying_cases(connection: Connection[Any], pins: ContextPins) -> list[str]:
+    """The cases of a run that the queue has elsewhere than their entries say: nothing here writes one without the other."""
+    return [name for (name,) in connection.execute(_STRAYING, {"run": pins_digest(pins)}).fetchall()]
 
 
 def cases_named(connection: Connection[Any], pins: ContextPins, name: str) -> list[str]:

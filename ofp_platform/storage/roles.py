@@ -165,6 +165,7 @@ TABLES: dict[str, TableRights] = {
     "account_hold": TableRights(Rows.APPENDED, _ACTS, of_a_run=True),
     # cases: whoever decides or executes may open one
     "case_entry": TableRights(Rows.APPENDED, _OPENS_CASES, of_a_run=True),
+    "case_standing": TableRights(Rows.CHANGED, dict.fromkeys(_OPENS_CASES, KEEP), of_a_run=True),
     "case_entry_conflict": TableRights(Rows.APPENDED, _OPENS_CASES, of_a_run=True),
     # what builds need and leave
     "label_assertion": TableRights(Rows.APPENDED, {_SERVING: ADD, _OFFLINE: ADD}, of_a_run=True),

@@ -21,7 +21,7 @@ from ofp_platform.orchestration.offline.decision_assets import DECISIONS, LOOP
 from ofp_platform.orchestration.receipt_metadata import Metadata, markdown_table
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.storage.action_records import count_actions
-from ofp_platform.storage.case_entries import count_cases, count_conflicts, count_pending_labels
+from ofp_platform.storage.case_entries import count_cases, count_conflicts, count_pending_labels, straying_cases
 from ofp_platform.storage.posture_challenges import live_deciders
 from ofp_platform.vocabulary.loop.action import ActionState
 from ofp_platform.vocabulary.loop.loop_reconciliation import LoopReconciliation
@@ -148,7 +148,9 @@ def _heads_follow(verification: Verification, now: float) -> dg.AssetCheckResult
     description="Cases of the run, by state, and their labels. `ofp case` and the console work on them.",
     check_specs=[
         dg.AssetCheckSpec(
-            LABELS_ANSWERED, asset=CASES, description="The label store answered each label, and no entry came again otherwise."
+            LABELS_ANSWERED,
+            asset=CASES,
+            description="The label store answered each label, no entry came again otherwise, and the queue is what entries say.",
         ),
         dg.AssetCheckSpec(
             CASES_COLLECTED,
@@ -162,7 +164,7 @@ def loop_cases(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.Materializ
     with plane.open_without_log("auditor") as opened_plane, opened_plane.pool.connection() as connection:
         pins = opened_plane.profile.context_pins
         counts, conflicts = count_cases(connection, pins), count_conflicts(connection, pins)
-        pending_count = count_pending_labels(connection, pins)
+        pending_count, straying = count_pending_labels(connection, pins), straying_cases(connection, pins)
         uncollected = count_uncollected(connection, pins, time.time_ns() // 1_000 - _COLLECTING_SECONDS * MICROS_PER_SECOND)
     metadata: Metadata = {
         "dagster/row_count": sum(counts.values()),
@@ -173,6 +175,7 @@ def loop_cases(plane: dg.ResourceParam[PlaneResource]) -> Iterator[dg.Materializ
     problems = [
         *([f"{pending_count:,} labels wait for an answer: `ofp case settle`"] if pending_count else []),
         *([f"{conflicts:,} entries came again with other content"] if conflicts else []),
+        *([f"{len(straying):,} cases stand elsewhere than their entries say, first {straying[0]}"] if straying else []),
     ]
     check = dg.AssetCheckResult(
         check_name=LABELS_ANSWERED,
