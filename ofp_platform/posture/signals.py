@@ -5,15 +5,16 @@ Those of the service are read over HTTP, out of its health document; those of lo
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from psycopg import Connection
 
-from ofp_platform.client import AnswerNotTrusted, OfpClient, ServiceUnreachable
+from ofp_platform.client import AnswerNotTrusted, AsyncOfpClient, ServiceUnreachable
 from ofp_platform.ingress.publish_rows import count_on_their_way
 from ofp_platform.ingress.receipts import count_receipts
 from ofp_platform.storage.postgres import Pool
@@ -97,14 +98,48 @@ def demand_known(policy: PosturePolicy) -> None:
         raise UnknownSignal(f"posture.thresholds: nobody reads {', '.join(strange)}; there are {', '.join(known_names)}")
 
 
+class HealthQuestions:
+    """Asks a service for its health, within `seconds` from beginning to end, however slowly it answers; used in a `with`."""
+
+    def __init__(self, client: AsyncOfpClient, seconds: float) -> None:
+        self._client = client
+        self._seconds = seconds
+        self._runner = asyncio.Runner()
+
+    def ask(self) -> Health:
+        """The health as it is now.
+
+        Raises:
+            ContractError | AnswerNotTrusted: see `AsyncOfpClient.health`. ServiceUnreachable: also where no whole answer came.
+        """
+        return self._runner.run(self._ask())
+
+    async def _ask(self) -> Health:
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._client.health()
+        except TimeoutError:
+            raise ServiceUnreachable(f"GET /health: no whole answer within {self._seconds:g} s") from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._runner.run(self._client.aclose())
+        self._runner.close()
+
+
 def read_signals(
-    policy: PosturePolicy, client: OfpClient, pool: Pool, pins: ContextPins, stream_name: str
+    policy: PosturePolicy, ask_health: Callable[[], Health], pool: Pool, pins: ContextPins, stream_name: str
 ) -> dict[str, int | None]:
-    """The signals that a policy asks for, as they are now; None: it cannot be read, which a line of the log explains."""
+    """The signals that a policy asks for, as they are now; None: it cannot be read, which a line of the log explains.
+
+    `ask_health`: of the service; `HealthQuestions.ask` is one.
+    """
     signals: dict[str, int | None] = dict.fromkeys(policy.signals)
     if of_service := [name for name in policy.signals if name in OF_SERVICE]:
         try:
-            health = client.health()
+            health = ask_health()
             signals |= {name: OF_SERVICE[name][1](health) for name in of_service}
         except (ContractError, ServiceUnreachable, AnswerNotTrusted) as error:
             logger.warning("the service does not tell its health: %s", error)

@@ -8,11 +8,12 @@ from typing import Any
 import httpx
 import pytest
 
-from ofp_platform.client import OfpClient, RetryPolicy
+from ofp_platform.client import AsyncOfpClient, RetryPolicy
 from ofp_platform.posture.evaluator import asked_mode
-from ofp_platform.posture.signals import OF_SERVICE, OF_TABLES, UnknownSignal, demand_known, read_signals
+from ofp_platform.posture.signals import OF_SERVICE, OF_TABLES, HealthQuestions, UnknownSignal, demand_known, read_signals
 from ofp_platform.storage.postgres import open_pool
 from ofp_platform.vocabulary.loop.posture import Mode, PosturePolicy
+from ofp_platform_tests.actions.test_webhook import dripping
 from ofp_platform_tests.posture.conftest import Run
 
 NAMES = sorted([*OF_SERVICE, *OF_TABLES])
@@ -34,18 +35,19 @@ HEALTH: dict[str, Any] = {
 }
 
 
-def client(answer: httpx.Response | Exception) -> OfpClient:
+def questions(answer: httpx.Response | Exception) -> HealthQuestions:
     def handle(_: httpx.Request) -> httpx.Response:
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    return OfpClient("http://here", transport=httpx.MockTransport(handle), retries=RetryPolicy(attempts=1))
+    transport = httpx.MockTransport(handle)
+    return HealthQuestions(AsyncOfpClient("http://here", transport=transport, retries=RetryPolicy(attempts=1)), 20.0)
 
 
 def read(run: Run, answer: httpx.Response | Exception) -> dict[str, int | None]:
-    with client(answer) as asked:
-        return read_signals(POLICY, asked, run.plane.pool, run.pins, run.plane.profile.stream_name)
+    with questions(answer) as asked:
+        return read_signals(POLICY, asked.ask, run.plane.pool, run.pins, run.plane.profile.stream_name)
 
 
 def of_service(signals: dict[str, int | None]) -> dict[str, int | None]:
@@ -95,11 +97,18 @@ def test_tables_are_read(run: Run) -> None:
 def test_a_database_that_does_not_answer_is_absent(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     pool = open_pool(run.plane.dsn, max_size=1)
     pool.close()
-    with client(httpx.Response(200, json=HEALTH)) as asked, caplog.at_level(logging.WARNING):
-        signals = read_signals(POLICY, asked, pool, run.pins, run.plane.profile.stream_name)
+    with questions(httpx.Response(200, json=HEALTH)) as asked, caplog.at_level(logging.WARNING):
+        signals = read_signals(POLICY, asked.ask, pool, run.pins, run.plane.profile.stream_name)
     assert {signals[name] for name in OF_TABLES} == {None}
     assert of_service(signals)["lag_records"] == 5
     assert "does not answer" in caplog.text
+
+
+def test_a_service_that_answers_byte_by_byte_is_absent(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    with dripping(1_000) as address, HealthQuestions(AsyncOfpClient(address, retries=RetryPolicy(attempts=1)), 0.2) as asked:
+        signals = read_signals(POLICY, asked.ask, run.plane.pool, run.pins, run.plane.profile.stream_name)
+    assert set(of_service(signals).values()) == {None}
+    assert "GET /health: no whole answer within 0.2 s" in caplog.text
 
 
 def test_a_signal_that_nobody_reads_is_refused() -> None:

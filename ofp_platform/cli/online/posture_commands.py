@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ofp_platform.posture.keeper import KeeperOutcome, PostureKeeper
     from ofp_platform.vocabulary.loop.posture import PostureChange, PosturePolicy
 
+_HEALTH_SECONDS = 1.0
 app = typer.Typer(help="See, hold, release and prove the mode in force of who decides.", no_args_is_help=True)
 
 
@@ -87,16 +88,16 @@ def watch(
     """Look at the signals of the profile's posture policy every second, and change the mode as it says, until SIGTERM or Ctrl-C.
     It can be stopped and started at any point, and run twice.
     """
-    from ofp_platform.client import OfpClient, RetryPolicy
+    from ofp_platform.client import AsyncOfpClient, RetryPolicy
     from ofp_platform.posture.evaluator import asked_mode
-    from ofp_platform.posture.signals import UnknownSignal, demand_known, read_signals
+    from ofp_platform.posture.signals import HealthQuestions, UnknownSignal, demand_known, read_signals
     from ofp_platform.posture.watching import PostureWatch
 
     environment = resolve(home, profile)
     follow_as("posture watch", environment.load_profile().context_pins, environment, ends=once)
     with (
         environment.open_plane_without_log("decider") as plane,
-        OfpClient(url, timeout_seconds=1.0, retries=RetryPolicy(attempts=1)) as client,
+        HealthQuestions(AsyncOfpClient(url, retries=RetryPolicy(attempts=1)), _HEALTH_SECONDS) as questions,
     ):
         policy = _policy(plane.profile.posture)
         try:
@@ -106,7 +107,7 @@ def watch(
         pins, stream_name = plane.profile.context_pins, plane.profile.stream_name
 
         def read() -> dict[str, int | None]:
-            return read_signals(policy, client, plane.pool, pins, stream_name)
+            return read_signals(policy, questions.ask, plane.pool, pins, stream_name)
 
         keeper = _keeper(plane, "posture-watch")
         if once:
