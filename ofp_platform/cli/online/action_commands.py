@@ -64,10 +64,11 @@ def list_(
     from ofp_platform.storage.action_records import count_actions, list_actions
 
     with resolve(home, profile).open_plane_without_log("auditor") as plane, plane.pool.connection() as connection:
-        pins = plane.profile.context_pins
+        pins, has_stream = plane.profile.context_pins, plane.profile.decisions_stream is not None
         counts = count_actions(connection, pins)
         records = list_actions(connection, pins, state, limit)
-    lines = [", ".join(f"{counts[name]:,} {name}" for name in ActionState if name in counts) or "nothing was wanted"]
+    nothing = "nothing was wanted" if has_stream else "the profile names no decisions_stream: nothing can be wanted"
+    lines = [", ".join(f"{counts[name]:,} {name}" for name in ActionState if name in counts) or nothing]
     for record in records:
         intent = record.intent
         head = (short(intent.idempotency_key), record.state, intent.action_type, _target_words(intent.target))

@@ -53,6 +53,7 @@ def run(
 ) -> None:
     """Decide on each event of the type that the profile's `deciding` names, by the bundle and under the posture in force; append
     each decision to the stream of decisions, once. It can be stopped and started at any point; a second decider of a run ends.
+    With `--once` it does not begin while the service does not answer.
     """
     from ofp_platform.decisions.following import Follower
 
@@ -63,6 +64,8 @@ def run(
         environment.open_plane("decider") as plane,
         opened_decider(plane, url, token or local_token(environment, DECISIONS, url), connections) as (decider, questions),
     ):
+        if once:
+            _demand_service(decider, url)
         if begin is Begin.HEAD:
             decider.begin_at(plane.log.ends())
         follower = Follower(decider, name, lambda tally: typer.echo(words_of(tally)), _tell_trouble, questions.run)
@@ -74,6 +77,29 @@ def run(
             return
         follower.run(stop)
     typer.echo("stopped")
+
+
+def _demand_service(decider: Decider, url: str) -> None:
+    """Refuse to decide once on everything without the vectors that are to be asked for: those decisions would stand."""
+    from ofp_platform.client import OfpClient, ServiceUnreachable
+    from ofp_platform.vocabulary.errors import ContractError
+    from ofp_platform.vocabulary.loop.bundle import Slot
+
+    with decider.pool.connection() as connection:
+        in_force = decider.in_force.read(connection)
+    active = in_force.bundle(Slot.ACTIVE)
+    if active is None or not decider.bundle_of(active.bundle).groups_under(in_force.posture.mode):
+        return
+    try:
+        with OfpClient(url) as client:
+            client.health()
+    except ServiceUnreachable as error:
+        raise CommandRefused(
+            f"the service at {url} does not answer ({error}), so every event would be decided on without its features, for good:"
+            " start it (`ofp serve`), or name it with --url; nothing was decided on"
+        ) from None
+    except ContractError:  # it is there; what it is asked, and what becomes of that, stands in each record
+        return
 
 
 @app.command(short_help="Show how far the decider is, and what is in force.")

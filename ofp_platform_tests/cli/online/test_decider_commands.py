@@ -188,6 +188,10 @@ def test_from_a_bundle_in_force_to_sums_that_balance(run: Site, dsn: str, tmp_pa
     assert "say what is otherwise" in run("decision", "whatif").refused()
     put_in_force(run, "NORMAL")
 
+    unasked = run("decider", "run", "--once", "--url", "http://127.0.0.1:1")
+    assert "the service at http://127.0.0.1:1 does not answer" in unasked.refused()
+    assert "nothing was decided on" in unasked.refused()
+    assert "nothing is decided on yet" in run("decider", "show").out
     decided = run(*decide)
     assert decided.code == 0, decided
     assert "deciding on card_payment of stream" in decided.out
