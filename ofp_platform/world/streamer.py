@@ -97,7 +97,8 @@ class Streamer:
     """Of one world to the door of one run.
 
     `as_arrived`: records come in the order in which they arrived in the simulation or history, and are declared to be admitted
-    then; all events of an output are in memory. Else in that of their event time, admitted when they come.
+    then; all events of an output are in memory. Else in that of their event time, admitted when they come. `batch_records`: sent
+    together, at most.
     """
 
     world: World
@@ -107,6 +108,7 @@ class Streamer:
     pace: Pace
     as_arrived: bool
     only_outputs: Sequence[str] | None = None
+    batch_records: int = BATCH_RECORDS
 
     def outputs(self) -> list[str]:
         """The outputs that are streamed: those of `only_outputs`, or all; truth never is.
@@ -160,7 +162,7 @@ class Streamer:
                 times = np.asarray(_moments(table, "arrived_at_utc" if self.as_arrived else "ts_utc"), np.int64)
                 begin = max(skipped_rows - row, 0)
                 while begin < len(table):
-                    end = begin + BATCH_RECORDS
+                    end = begin + self.batch_records
                     if (span := self.pace.batch_us) is not None:
                         end = min(end, int(np.searchsorted(times, times[begin] + span, side="right")))
                     yield self._batch(output, row + begin, table.slice(begin, end - begin), own_pins)

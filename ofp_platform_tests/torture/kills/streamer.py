@@ -64,14 +64,15 @@ def stream_world_torn(profile: Profile, dsn: str) -> int:
 
 def stream_through(plane: Plane, admit: Callable[..., BatchReceipt]) -> int:
     """Send what is not sent yet of the sealed world through a door; how many rows were sent in all."""
-    streamer.BATCH_RECORDS = _BATCH_RECORDS
 
     def send(envelopes: Sequence[Mapping[str, Any]], admitted_at: Sequence[int] | None) -> Mapping[str, int]:
         return Counter(one.outcome.value for one in admit(envelopes, "streamer", admitted_at).outcomes)
 
     pace = streamer.Pace(0, lambda: 0.0, lambda _: None)
     sealed = open_world(plane.objects, SEALED)
-    return streamer.Streamer(sealed, plane.profile.context_pins, plane.pool, send, pace, as_arrived=True).run().rows
+    pins = plane.profile.context_pins
+    streaming = streamer.Streamer(sealed, pins, plane.pool, send, pace, as_arrived=True, batch_records=_BATCH_RECORDS)
+    return streaming.run().rows
 
 
 class TornDoor(CommittingDoor):
