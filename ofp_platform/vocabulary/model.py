@@ -15,7 +15,7 @@ from ofp_platform.vocabulary.times import TIME_PATTERN, format_time, parse_time
 class Model(BaseModel):
     """Strict types, no unknown fields, frozen."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 def _canonical_time(text: str) -> str:
