@@ -1,8 +1,6 @@
-"""A process that applies one key shard of a small plane until the log is applied. See test_epoch_sequencer."""
+"""What a process does that applies one key shard of a small plane until the log is applied. See test_epoch_sequencer."""
 
 from __future__ import annotations
-
-import sys
 
 from ofp_platform.online.projecting.epoch_barrier import EpochHeld
 from ofp_platform.online.state.key_shards import KeyShard, read_shards
@@ -12,7 +10,7 @@ from ofp_platform_tests.oracle.small_plane import SmallPlane
 from ofp_platform_tests.oracle.small_shards import sequencer, shard_projector
 
 
-def main(dsn: str, stream_name: str, shard: str) -> None:
+def apply_all(dsn: str, stream_name: str, shard: str) -> None:
     """Apply everything, seven records an epoch."""
     place = KeyShard.parse(shard)
     with open_pool(dsn) as pool:
@@ -40,7 +38,3 @@ def is_done(plane: SmallPlane, number: int) -> bool:
         version = read_shards(connection, plane.projection_id)[number].version
     row = plane.row()
     return row.basis == plane.log.ends() and row.version == version
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
