@@ -40,7 +40,8 @@ sys.modules.setdefault("colorama", None)  # type: ignore[arg-type]
 
 # no explain phase: it traces every line, and a failure that takes minutes to explain ends as a time-out that hides it
 PHASES = [phase for phase in Phase if phase is not Phase.explain]
-settings.register_profile("dev", deadline=None, print_blob=True, phases=PHASES)
+# each run draws other examples, so many runs of few find what one of many does; `long` is for the hour before a release
+settings.register_profile("dev", deadline=None, print_blob=True, phases=PHASES, max_examples=60)
 settings.register_profile("ci", settings.get_profile("dev"), derandomize=False, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", settings.get_profile("ci"), max_examples=2_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev"))
