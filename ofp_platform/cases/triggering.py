@@ -95,7 +95,7 @@ class CollectReport:
 
 
 class Uncollected(NamedTuple):
-    """What should have a case and has none, by its kind."""
+    """Counts of what should have a case and has none, by its kind."""
 
     decisions: int
     failed_actions: int
@@ -227,7 +227,7 @@ def collect(
 
 
 def count_uncollected(connection: Connection[Any], pins: ContextPins, decided_before: int) -> Uncollected:
-    """What of a run has no case yet. `decided_before` (microseconds): whoever collects comes by later decisions in time."""
+    """Count what of a run has no case yet. `decided_before` (microseconds): whoever collects comes by later decisions in time."""
     parameters = {"run": pins_digest(pins), "until": sortable_time(decided_before)}
     [row] = connection.execute(_WAITING, parameters).fetchall()
     return Uncollected(*row)

@@ -1,4 +1,4 @@
-"""What a process does that projects the stream of a small plane, two records a commit, until nothing is left.
+"""The work of a process that projects the stream of a small plane, two records a commit, until nothing is left.
 
 See test_crash_points.
 """

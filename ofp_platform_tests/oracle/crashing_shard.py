@@ -1,4 +1,4 @@
-"""What a process does that applies one key shard of a small plane until the log is applied. See test_epoch_sequencer."""
+"""The work of a process that applies one key shard of a small plane until the log is applied. See test_epoch_sequencer."""
 
 from __future__ import annotations
 
