@@ -293,3 +293,8 @@ def test_cases_are_counted_and_a_contradiction_is_told(plane: Plane, look: Look)
     other = check_of(look(loop_cases))
     assert (other.passed, other.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert other.description == "1 entries came again with other content"
+    with plane.pool.connection() as connection:
+        connection.execute("UPDATE ofp.case_standing SET state = 'CLOSED'")
+    strayed = check_of(look(loop_cases))
+    assert not strayed.passed
+    assert "1 cases stand elsewhere than their entries say, first " in str(strayed.description)
