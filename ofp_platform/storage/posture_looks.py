@@ -30,4 +30,4 @@ def posture_watched(connection: Connection[Any], pins: ContextPins, policy: Post
     row = connection.execute(_AGO, (pins_digest(pins),)).fetchone()
     if row is None:
         return PostureWatched(is_watched=False, last_look_ms=None)
-    return PostureWatched(is_watched=row[0] <= WATCHED_SECONDS * 1_000, last_look_ms=row[0])
+    return PostureWatched(is_watched=row[0] < WATCHED_SECONDS * 1_000, last_look_ms=row[0])
