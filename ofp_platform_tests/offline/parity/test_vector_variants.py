@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from ofp_platform.decisions.event_reader import ReadEvent
@@ -134,27 +134,35 @@ LINKS = st.builds(
     st.integers(0, 10),
     st.sampled_from((True, True, False)),
 )
+
+
+def linked(member: str, canonical: str) -> graph.SaidLink:
+    return graph.SaidLink("account", member, canonical, START, b"", True)
+
+
 PAYMENTS = st.lists(st.tuples(st.sampled_from(ENTITIES), st.integers(4, 9), st.integers(0, 9)), max_size=8)
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(LINKS, max_size=4), st.lists(LINKS, max_size=4), PAYMENTS, PAYMENTS)
+@example([], [linked("a-1", "a-2"), linked("a-3", "a-1"), replace(linked("a-3", "a-1"), is_link=False)], [], [("a-3", 4, 0)])
 def test_links_and_late_events_each_alone_give_the_oracles_vector(
     dsn: str, early_links: Any, late_links: Any, early: Any, late: Any
 ) -> None:
-    def said(links: Any, kind: str) -> list[graph.SaidLink]:  # no two tie
-        return [replace(link, identity=f"{kind}{number}".encode()) for number, link in enumerate(links)]
+    def said(links: Any, first: int) -> list[graph.SaidLink]:
+        # no two of one effective time: the digests of the events, which would order them, are not the oracle's
+        return [replace(link, effective=link.effective + number) for number, link in enumerate(links, first)]
 
     with open_pool(dsn) as opened, tempfile.TemporaryDirectory() as folder:
         run = PlantedRun(ResolvedPlane(opened), ready_bundle(resolving_registry(), RULES))
         plane, as_of = run.site.plane, START + AT * SECOND
-        run.site.link(said(early_links, "e"))
+        run.site.link(said(early_links, 0))
         [position, *_] = run.append(run.pay("a-1", AT), *(run.pay(account, second, amount) for account, second, amount in early))
         answer = run.ask("a-1")
         known_links = list(run.site.links)
         recorded = plane.known(plane.log.ends())
         run.late(*(run.pay(account, second, amount) for account, second, amount in late))
-        run.site.link(said(late_links, "l"))
+        run.site.link(said(late_links, len(early_links)))
         record = decision_of(answer, plane).model_copy(update={"event_position": position})
         [vector] = run.variants(Path(folder)).rebuild([canonical_bytes(record.wire()).decode()])
         assert not isinstance(vector, NotRebuilt)
