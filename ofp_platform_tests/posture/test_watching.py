@@ -68,7 +68,8 @@ def test_a_look_is_noted_and_a_watch_that_stopped_is_told(run: Run) -> None:
     assert not silent.is_watched, silent
     assert silent.last_look_ms is not None
     assert silent.last_look_ms >= WATCHED_SECONDS * 1_000
-    assert silent.words.startswith("nobody watches, the last look at the signals was 15")
+    seconds = f"{silent.last_look_ms / 1_000:,.1f}"
+    assert silent.words == f"nobody watches, the last look at the signals was {seconds} s ago: `ofp posture watch`"
     with run.plane.pool.connection() as connection:  # without thresholds there is nothing to look at
         assert posture_watched(connection, run.pins, PosturePolicy()) is None
         assert posture_watched(connection, run.pins, None) is None

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from psycopg.sql import SQL, Identifier
 
 from ofp_platform.storage.case_entries import (
     OfferedEntry,
@@ -32,8 +31,9 @@ from ofp_platform.vocabulary.loop.case import (
 from ofp_platform.vocabulary.loop.case_standing import CaseState, standing_of
 from ofp_platform.vocabulary.times import parse_time
 from ofp_platform_tests.cases.conftest import SECOND, START, new_run
-from ofp_platform_tests.oracle.rows_read import rows_read
+from ofp_platform_tests.oracle.rows_read import analyse, rows_read
 
+TABLES = ("case_entry", "case_standing")
 CONTENTS: dict[str, CaseContent] = {
     "manual": Triggered(trigger=CaseTrigger.MANUAL_ASSERTION, evidence=StatedEvidence(reason="a call")),
     "external": Triggered(trigger=CaseTrigger.EXTERNAL_SIGNAL, evidence=StatedEvidence(reason="reported lost")),
@@ -107,12 +107,10 @@ def test_the_queue_does_not_walk_past_what_is_closed(pool: Pool, analysed: bool)
     append(pool, pins, [offered(case, "manual", 0, case) for case in range(many)])
     append(pool, pins, [offered(case, "close", 0, case) for case in range(many - 1)])
     if analysed:
-        with pool.connection() as connection:
-            for table in ("case_entry", "case_standing"):
-                connection.execute(SQL("VACUUM (ANALYZE) ofp.{}").format(Identifier(table)))
-    before = rows_read(pool, ["case_entry", "case_standing"])
+        analyse(pool, TABLES)
+    before = rows_read(pool, TABLES)
     with pool.connection() as connection:
         for _ in range(7):  # from the sixth on the plan may be one for all arguments
             assert len(queue(connection, pins, CaseState.OPEN, 50)) == 1
-    after = rows_read(pool, ["case_entry", "case_standing"])
+    after = rows_read(pool, TABLES)
     assert {name: after[name] - before[name] for name in after if after[name] - before[name] > 7 * 60} == {}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from psycopg.sql import SQL, Identifier
 
 from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.storage.postgres import Pool, open_pool
-from ofp_platform_tests.oracle.rows_read import rows_read
+from ofp_platform_tests.oracle.rows_read import analyse, rows_read
 from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
 from ofp_platform_tests.oracle.strategies import SECOND
 
@@ -27,12 +26,6 @@ def applied(projector: Projector) -> None:
     receipt = projector.apply_available(max_records=10_000)
     assert receipt is not None
     assert receipt.applied == receipt.records > 0
-
-
-def analyse(pool: Pool) -> None:
-    with pool.connection() as connection:
-        for table in TABLES:
-            connection.execute(SQL("VACUUM (ANALYZE) ofp.{}").format(Identifier(table)))
 
 
 @pytest.mark.parametrize("analysed", [False, True])
@@ -53,7 +46,7 @@ def test_a_commit_of_few_events_reads_the_rows_of_their_keys(pool: Pool, tail_by
         plane.append([payment(f"e-{second}-{key}", ts + key, account_id=f"a-{key}", amount=1, shop="s") for key in range(KEYS)])
         applied(projector)
     if analysed:  # one hot key, the shop, is all that has spans
-        analyse(pool)
+        analyse(pool, TABLES)
     before = rows_read(pool, TABLES)
     few = [
         payment(f"few-{key}-{late}", (11 - late) * SECOND, account_id=f"a-{key}", amount=1, shop="s")
