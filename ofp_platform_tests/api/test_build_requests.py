@@ -34,6 +34,7 @@ from ofp_platform.vocabulary.offline.build_run import RunState
 from ofp_platform.vocabulary.profile import BuildLimits
 from ofp_platform_tests.api.fake_port import FakeOperators, FakeOverviews, FakePort, FakePosture, FakeRecords
 from ofp_platform_tests.api.keys import KEY, authentication
+from ofp_platform_tests.oracle.failover import end_sessions
 from ofp_platform_tests.oracle.labelled_plane import LabelledPlane
 
 CARD = "4111111111111111"
@@ -225,9 +226,8 @@ def gone(server: str, dsn: str) -> Iterator[None]:
     name = conninfo.conninfo_to_dict(dsn)["dbname"]
     here, away = sql.Identifier(str(name)), sql.Identifier(f"{name}_away")
     with psycopg.connect(server, autocommit=True) as connection:
-        # ends the connections and waits for their end, before anybody can come back
         connection.execute(sql.SQL("ALTER DATABASE {} WITH ALLOW_CONNECTIONS false").format(here))
-        connection.execute("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (name,))
+        end_sessions(connection, str(name))
         connection.execute(sql.SQL("ALTER DATABASE {} RENAME TO {}").format(here, away))
         try:
             yield

@@ -39,6 +39,7 @@ from ofp_platform.telemetry.event_spans import Interval
 from ofp_platform.vocabulary.admission_receipt import AdmissionOutcome
 from ofp_platform.vocabulary.identity import ContextPins, pins_digest
 from ofp_platform_tests.log.conftest import FakeKinesis
+from ofp_platform_tests.oracle.failover import end_sessions
 
 ADMIT, DUPLICATE, QUARANTINE = AdmissionOutcome
 CLASSES = class_map_of(shipped_pack("mule_rings"), has_context=True)
@@ -540,10 +541,7 @@ def test_a_database_that_goes_between_append_and_receipt_loses_nothing(
 
         def put_and_cut(**arguments: Any) -> dict[str, Any]:
             answer = put(**arguments)
-            other.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
-            )
+            end_sessions(other, other.info.dbname)
             return answer
 
         client.put_records = put_and_cut  # type: ignore[method-assign]

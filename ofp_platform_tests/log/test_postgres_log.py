@@ -26,6 +26,7 @@ from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.columns import EventColumns
 from ofp_platform.vocabulary.envelope import Envelope
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position, make_basis
+from ofp_platform_tests.oracle.failover import end_sessions
 
 Event = Callable[..., Envelope]
 
@@ -213,7 +214,7 @@ def test_an_outage_is_retryable_and_over_by_itself(dsn: str, event: Event) -> No
         server = psycopg.conninfo.make_conninfo(dsn, dbname="postgres", user="postgres")
         with psycopg.connect(server, autocommit=True) as operator:
             operator.execute(f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
-            operator.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (database,))
+            end_sessions(operator, str(database))
             pool.timeout = 0.3
             for call in (
                 lambda: log.append([event(1)], clock),

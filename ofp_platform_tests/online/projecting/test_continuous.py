@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg import errors, sql
+from psycopg import errors
 
 from ofp_platform.online.plane import Plane
 from ofp_platform.online.projecting.continuous import (
@@ -28,6 +28,7 @@ from ofp_platform.online.projecting.projector import Projector
 from ofp_platform.online.service.counters import Counters
 from ofp_platform.online.service.projection_monitor import ProjectionMonitor
 from ofp_platform.online.state.projection import make_live
+from ofp_platform_tests.oracle.failover import set_read_only
 from ofp_platform_tests.oracle.simulated_log import append, deliveries, profile
 
 SPACE = 0x6F6670
@@ -78,15 +79,6 @@ def driven(plane: Plane, troubles: list[str]) -> Iterator[threading.Thread]:
 
 def records(plane: Plane) -> int:
     return sum(int(part.offset) for part in plane.row(plane.ensure_live().projection_id).basis.partitions)
-
-
-def set_read_only(dsn: str, value: str) -> None:
-    """As a failover does: every session ends, and those that come find a server that takes no writes."""
-    name = str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
-    with psycopg.connect(dsn, dbname="postgres", user="postgres", autocommit=True) as connection:
-        setting = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = {}")
-        connection.execute(setting.format(sql.Identifier(name), sql.SQL(value)))
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
 
 
 async def test_a_store_that_takes_no_writes_is_waited_out_and_seen(

@@ -20,6 +20,7 @@ from ofp_platform.storage.postgres import Pool, open_pool
 from ofp_platform.vocabulary.errors import ContractError, Reason
 from ofp_platform.vocabulary.identity import ContextPins
 from ofp_platform.vocabulary.position import Basis, OffsetKind, PartitionBasis, Position, make_basis
+from ofp_platform_tests.oracle.failover import end_sessions
 from ofp_platform_tests.oracle.fold import micros, time_text
 from ofp_platform_tests.oracle.small_plane import ADMITTED, RUN_CONFIG, SmallPlane, envelope, payment, small_registry
 from ofp_platform_tests.oracle.strategies import LATENESS, LIMIT, PINS, SECOND, SKEW, START
@@ -324,10 +325,7 @@ def test_a_store_that_goes_away_in_the_middle_of_a_batch_leaves_nothing_half_don
     def terminate(name: str) -> None:
         if name == "projector.after_chunks":
             with psycopg.connect(dsn, autocommit=True) as connection:
-                connection.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                )
+                end_sessions(connection, connection.info.dbname)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projector_module, "crash_point", terminate)

@@ -25,6 +25,7 @@ from ofp_platform.vocabulary.errors import ContractError, ErrorCode, Reason
 from ofp_platform.vocabulary.position import Position
 from ofp_platform.vocabulary.profile import Limits
 from ofp_platform_tests.online.answered import answered
+from ofp_platform_tests.oracle.failover import end_sessions
 from ofp_platform_tests.oracle.small_plane import SmallPlane, payment
 from ofp_platform_tests.oracle.strategies import SECOND, START
 
@@ -168,13 +169,6 @@ def test_a_projection_that_is_gone_is_unavailable(pool: Pool) -> None:
     assert caught.value.retryable
 
 
-def terminate(connection: psycopg.Connection[Any], database: str) -> None:
-    connection.execute(
-        "SELECT pg_terminate_backend(pid, 30000) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()",
-        (database,),
-    )
-
-
 @contextmanager
 def outage(dsn: str) -> Iterator[None]:
     """The database refuses connections and ends those that it has."""
@@ -184,7 +178,7 @@ def outage(dsn: str) -> Iterator[None]:
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(allow.format(sql.Identifier(str(database)), sql.SQL("false")))
         try:
-            terminate(connection, str(database))
+            end_sessions(connection, str(database))
             yield
         finally:
             connection.execute(allow.format(sql.Identifier(str(database)), sql.SQL("true")))
@@ -233,7 +227,7 @@ def test_a_backend_that_dies_while_a_request_waits_is_unavailable(pool: Pool, ds
         waiting = threads.submit(refused, reader, plane.request(KEYS, GROUPS, AS_OF, at_least_basis=[position(99)]))
         assert reader.listening.wait(30)
         with psycopg.connect(dsn, autocommit=True) as connection:
-            terminate(connection, str(conninfo.conninfo_to_dict(dsn)["dbname"]))
+            end_sessions(connection, str(conninfo.conninfo_to_dict(dsn)["dbname"]))
         assert waiting.result(30).reason is Reason.STORE_DOWN
     plane.check(KEYS, GROUPS, AS_OF)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,14 @@ from ofp_platform.world.world_store import seal_world, write_world
 from ofp_platform_tests.oracle.simulated_log import write_profile
 
 
+def yesterday() -> str:
+    """The first day of the profile: of today no hour is over, and so no partition, before one o'clock."""
+    return (datetime.now(UTC) - timedelta(days=1)).strftime("%Y-%m-%d")
+
+
 @pytest.fixture
 def controlled_resource(dsn: str, tmp_path: Path) -> PlaneResource:
-    hour = datetime.now(UTC).strftime("%Y-%m-%d")
-    links = {"pack": "mule_rings", "context_stream": "links", "control_stream": "control", "first_day": hour}
+    links = {"pack": "mule_rings", "context_stream": "links", "control_stream": "control", "first_day": yesterday()}
     return PlaneResource(profile_source=str(write_profile(tmp_path, **links)), database_url=dsn)
 
 
@@ -172,9 +176,8 @@ def test_ready_is_told_with_the_evidence_behind_it(
 def test_receipts_balance_and_a_record_around_the_door_fails(
     location: dg.Definitions, instance: dg.DagsterInstance, opened: Plane, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hour = datetime.now(UTC).strftime("%Y-%m-%d-00:00")
-    end = datetime.now(UTC).strftime("%Y-%m-%d-%H:00")
-    tags = {"dagster/asset_partition_range_start": hour, "dagster/asset_partition_range_end": max(hour, end)}
+    start, end = f"{yesterday()}-00:00", (datetime.now(UTC) + timedelta(hours=1)).strftime("%Y-%m-%d-%H:00")
+    tags = {"dagster/asset_partition_range_start": start, "dagster/asset_partition_range_end": end}
 
     def reconcile() -> tuple[bool, str | None]:
         return checks(run(location, instance, "reconcile_ingress", tags=tags))["receipts_balance"]

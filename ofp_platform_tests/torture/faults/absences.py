@@ -15,7 +15,6 @@ from unittest import mock
 
 import dagster as dg
 import psycopg
-from psycopg import sql
 
 from ofp_platform.log.kinesis import KinesisLog
 from ofp_platform.log.kinesis_shards import HeadNotReached
@@ -29,6 +28,7 @@ from ofp_platform.orchestration.online.sensors import new_offsets
 from ofp_platform.orchestration.resources import PlaneResource
 from ofp_platform.vocabulary.position import make_basis
 from ofp_platform_tests.log.conftest import FakeKinesis
+from ofp_platform_tests.oracle.failover import set_read_only
 from ofp_platform_tests.oracle.simulated_log import append, deliveries, profile, write_profile
 from ofp_platform_tests.storage.test_objects import s3_with_conflicts
 from ofp_platform_tests.torture.own_database import own_database
@@ -62,15 +62,6 @@ def _holds(condition: Callable[[], bool]) -> bool:
             return False
         time.sleep(0.02)
     return True
-
-
-def set_read_only(dsn: str, value: str) -> None:
-    """As a failover does: every session ends, and those that come find a server that takes no writes, or takes them again."""
-    name = str(psycopg.conninfo.conninfo_to_dict(dsn)["dbname"])
-    with psycopg.connect(dsn, dbname="postgres", user="postgres", autocommit=True) as connection:
-        setting = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = {}")
-        connection.execute(setting.format(sql.Identifier(name), sql.SQL(value)))
-        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
 
 
 def failover(folder: Path, dsn: str) -> bool:
