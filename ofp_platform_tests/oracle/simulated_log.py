@@ -40,7 +40,7 @@ def deliveries() -> Deliveries:
 
 
 def write_profile(folder: Path, **changes: Any) -> Path:
-    """A profile of two partitions and small ranges; returns its path."""
+    """A profile of two partitions and ranges, of a history that is over whatever date the machine has. Returns its path."""
     content: dict[str, Any] = {
         "profile_name": "ranges",
         "stream_name": "card-payments",
@@ -50,6 +50,8 @@ def write_profile(folder: Path, **changes: Any) -> Path:
         "pack": "card_payments",
         "range_size": RANGE_SIZE,
         "batch_records": 50,
+        "first_day": "2025-01-01",
+        "last_day": "2026-12-31",
         "object_store_url": f"file://{folder}/objects",
         **changes,
     }

@@ -41,8 +41,9 @@ def yesterday() -> str:
 
 @pytest.fixture
 def controlled_resource(dsn: str, tmp_path: Path) -> PlaneResource:
-    links = {"pack": "mule_rings", "context_stream": "links", "control_stream": "control", "first_day": yesterday()}
-    return PlaneResource(profile_source=str(write_profile(tmp_path, **links)), database_url=dsn)
+    links = {"pack": "mule_rings", "context_stream": "links", "control_stream": "control"}
+    since = {"first_day": yesterday(), "last_day": None}
+    return PlaneResource(profile_source=str(write_profile(tmp_path, **links, **since)), database_url=dsn)
 
 
 @pytest.fixture
@@ -194,7 +195,7 @@ def test_receipts_balance_and_a_record_around_the_door_fails(
     assert counted[0]
     assert str(counted[1]).startswith("not over yet: ")
     monkeypatch.setattr(
-        receipt_segments, "_NOW", receipt_segments._NOW.replace("clock_timestamp()", "clock_timestamp() + interval '2 hours'")
+        receipt_segments, "_NOW", receipt_segments._NOW.replace("clock_timestamp()", "clock_timestamp() + interval '3 hours'")
     )
     assert checks(run(location, instance, "reconcile_ingress", tags=tags))["segments_whole"] == (True, None)
     with opened.pool.connection() as connection:
