@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Protocol
 
 from psycopg import Connection
@@ -40,7 +43,7 @@ from ofp_platform.vocabulary.serving import GetFeaturesRequest
 _MOST_CHANGES = 100
 MOST_RECORDS = 200
 """Records of one step, of all partitions together."""
-_STEP_SECONDS = 4.0
+_BEGIN_SECONDS = 4.0
 logger = logging.getLogger(__name__)
 
 
@@ -62,6 +65,10 @@ class PostureUnsteady(Exception):
 
 class _ChangedMeanwhile(Exception):
     """Something else is in force than a step was decided under: its transaction ends without a trace."""
+
+
+class _StepTooLong(Exception):
+    """Some events of a step were not begun with in time; nothing of it is recorded."""
 
 
 @dataclass
@@ -91,17 +98,29 @@ class DeciderPolicy:
     deadline_seconds: float
     connections: int = 8
 
-    @property
-    def most_together(self) -> int:
-        """Events of one step of whoever has to answer, too: it takes a few seconds if every vector is late."""
-        in_time = int(self.connections * _STEP_SECONDS / self.deadline_seconds)
-        return max(self.connections, min(MOST_RECORDS, in_time))
+
+@dataclass
+class StepSize:
+    """How many records a step takes. Many share the price of a step; but whoever decides has to answer challenges, too, and where
+    vectors are late, many take long. So one that is too long is made again with as many as are asked for at once, and each one
+    that is not lets the next take twice as many.
+    """
+
+    records: int = MOST_RECORDS
+
+    def note_long(self, fewest: int) -> None:
+        """A step was too long."""
+        self.records = fewest
+
+    def note_done(self) -> None:
+        """A step was recorded."""
+        self.records = min(MOST_RECORDS, 2 * self.records)
 
 
 @dataclass(frozen=True)
 class Decider:
     """Decides on the events that `reader` reads. `ask` answers questions to the plane; `bundle_of` loads a bundle by its name;
-    `record_more` runs in the transaction of a step, with its decisions; `clock`: microseconds."""
+    `record_more` runs in the transaction of a step, with its decisions; `clock`: microseconds; `monotonic`: seconds."""
 
     pool: Pool
     decisions_log: PostgresLog
@@ -112,6 +131,8 @@ class Decider:
     policy: DeciderPolicy
     clock: Callable[[], int]
     record_more: Callable[[Connection[Any], Sequence[DecisionRecord]], None] = lambda connection, records: None
+    monotonic: Callable[[], float] = time.monotonic
+    _size: StepSize = field(default_factory=StepSize, init=False)
 
     @property
     def pins(self) -> ContextPins:
@@ -137,30 +158,54 @@ class Decider:
             BundleDamaged: the bundle in force cannot be used; a shadow that cannot is left out, with a line in the log.
             LogError | psycopg.Error: the log or the database has something against it; what was recorded is.
         """
-        total = DeciderTally()
+        total, sources = DeciderTally(), dict[str, VectorSource]()
         place = await asyncio.to_thread(self.place)
-        for pages in self.reader.turns(place, records):
-            total.add(await self._step(pages, {} if place is None else place.by_partition()))
-            for page in pages:
-                place = moved(place, self.reader.log.stream_name, page.next)
-            if enough():
-                break
+        ends = False
+        while not ends:
+            size = min(records, self._size.records)
+            for pages in self.reader.turns(place, size):
+                try:
+                    total.add(await self._step(pages, {} if place is None else place.by_partition(), sources))
+                except _StepTooLong:
+                    self._size.note_long(self.policy.connections)
+                    break
+                for page in pages:
+                    place = moved(place, self.reader.log.stream_name, page.next)
+                    for event in page.events:
+                        sources.pop(event.event_id, None)
+                self._size.note_done()
+                if enough():
+                    return total
+                if size < min(records, self._size.records):
+                    break
+            else:
+                ends = True
         return total
 
-    async def _step(self, pages: Sequence[ReadPage], before: Mapping[str, PartitionBasis]) -> DeciderTally:
-        """Decide on one page of each of some partitions, and record all of it."""
+    async def _step(
+        self, pages: Sequence[ReadPage], before: Mapping[str, PartitionBasis], sources: dict[str, VectorSource]
+    ) -> DeciderTally:
+        """Decide on one page of each of some partitions, and record all of it. `sources`: vectors that are there already, by
+        event; those of this step are added.
+
+        Raises:
+            _StepTooLong: see there; `sources` has what came.
+        """
         with Interval() as deciding:
-            records, known_events = await self._decide_on(pages, before)
+            records, known_events = await self._decide_on(pages, before, sources)
         _tell(deciding, records)
         return _tally(records, known_events)
 
     async def _decide_on(
-        self, pages: Sequence[ReadPage], before: Mapping[str, PartitionBasis]
+        self, pages: Sequence[ReadPage], before: Mapping[str, PartitionBasis], sources: dict[str, VectorSource]
     ) -> tuple[list[DecisionRecord], int]:
         """The decisions on these pages, recorded; and how many of their events had one."""
-        read_events = [event for page in pages for event in page.events]
+        # the first of each page, then the second of each: a smaller step begins with the same
+        together = zip_longest(*(page.events for page in pages))
+        read_events = [event for one_of_each in together for event in one_of_each if event is not None]
         events, known_events = await asyncio.to_thread(self._undecided_events, read_events)
-        sources = {event.event_id: VectorSource(self.ask, self.pins, self.policy.deadline_seconds) for event in events}
+        for event in events:
+            sources.setdefault(event.event_id, VectorSource(self.ask, self.pins, self.policy.deadline_seconds))
         in_force = await asyncio.to_thread(self._read_in_force)
         for _ in range(_MOST_CHANGES):
             records = await self._records(events, in_force, sources)
@@ -205,8 +250,12 @@ class Decider:
                 logger.warning("the shadow does not decide on %d events: %s", len(events), damaged)
         slots = [(slot, bundle) for slot, bundle in slots if slot is Slot.ACTIVE or slot in ready_bundles]
 
-        async def decide(slot: Slot, bundle: BundleInForce | None, event: ReadEvent) -> DecisionRecord:
+        begin_by = self.monotonic() + _BEGIN_SECONDS if self._size.records > self.policy.connections else math.inf
+
+        async def decide(slot: Slot, bundle: BundleInForce | None, event: ReadEvent) -> DecisionRecord | None:
             async with turns:
+                if self.monotonic() > begin_by:
+                    return None
                 ready = ready_bundles.get(slot)
                 outcomes = await decide_lowering(
                     ready, in_force.posture.mode, event, sources[event.event_id], self.policy.fail_closed
@@ -215,7 +264,10 @@ class Decider:
 
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(decide(slot, bundle, event)) for slot, bundle in slots for event in events]
-        return [task.result() for task in tasks]
+        records = [record for task in tasks if (record := task.result()) is not None]
+        if len(records) < len(tasks):
+            raise _StepTooLong(f"{len(tasks) - len(records)} of {len(tasks)} decisions were not begun")
+        return records
 
     def _record(
         self, slot: Slot, bundle: BundleInForce | None, posture: PostureInForce, event: ReadEvent, outcomes: Decided

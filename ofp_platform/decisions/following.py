@@ -47,7 +47,7 @@ class Follower:
 
         while not stop.is_set():
             try:
-                step = self.decider.decide_available(records=self.decider.policy.most_together, enough=is_time)
+                step = self.decider.decide_available(enough=is_time)
                 total = self.run_in_loop(step)
                 if is_time():  # not behind each step: it is a transaction of its own
                     self.answer()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -35,6 +36,7 @@ from ofp_platform.vocabulary.loop.decision_record import DecisionRecord, loop_de
 from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.loop.posture import NOTHING_SAID, Mode, PostureInForce
 from ofp_platform.vocabulary.position import Position
+from ofp_platform.vocabulary.serving import GetFeaturesRequest
 from ofp_platform_tests.api.keys import KEY
 from ofp_platform_tests.decisions.conftest import BIG_AMOUNT, DECIDED_AT, Served, make_bundle, publish
 from ofp_platform_tests.oracle.simulated_log import append, deliveries
@@ -92,7 +94,7 @@ class World:
                 ask or client.ask,
                 held,
                 ReadyBundles(self.objects).load,
-                POLICY,
+                policy,
                 lambda: next(ticks),
             )
 
@@ -252,12 +254,28 @@ async def test_a_shadow_that_is_damaged_stops_nobody_who_decides(world: World, c
     assert "the shadow does not decide" in caplog.text
 
 
-def test_a_step_of_who_has_to_answer_takes_seconds_at_most() -> None:
-    def policy(deadline_seconds: float, connections: int = 8) -> DeciderPolicy:
-        return replace(POLICY, deadline_seconds=deadline_seconds, connections=connections)
+async def test_a_step_that_is_too_long_is_made_again_with_few_records_and_asks_for_nothing_twice(world: World) -> None:
+    at, asked, sizes = [0.0], Counter[str](), list[int]()
+    policy = replace(POLICY, connections=4)
+    async with world.decider(Held(world.in_force()), policy=policy) as real:
 
-    assert [policy(seconds).most_together for seconds in (0.01, 0.05, 0.25, 1.0, 20.0)] == [200, 200, 128, 32, 8]
-    assert policy(20.0, connections=64).most_together == 64
+        async def slow(request: GetFeaturesRequest) -> Any:
+            asked[request.model_dump_json()] += 1
+            at[0] += 1.0 if sum(asked.values()) <= 20 else 0.0
+            return await real.ask(request)
+
+        def note(connection: object, records: Sequence[DecisionRecord]) -> None:
+            sizes.append(len(records))
+
+        decider = replace(real, ask=slow, monotonic=lambda: at[0], record_more=note)
+        tally = await decider.decide_available()
+        assert decider.place() == world.served.plane.log.ends()
+    assert max(asked.values()) == 1
+    assert tally.outcomes.total() == len(world.records()) == sum(sizes) > 100
+    # the first step was cut; then each may be twice as long as the one before, here of at most 200 records together
+    assert all(size <= 4 * 2**number for number, size in enumerate(sizes[1:]))
+    assert sizes[0] <= 4
+    assert max(sizes) > 50
 
 
 async def test_a_shadow_decides_beside_and_counts_for_nothing(world: World) -> None:
@@ -283,12 +301,12 @@ async def test_two_deciders_of_a_run_do_not_both_win(world: World) -> None:
     held = Held(world.in_force())
     async with world.decider(held) as one, world.decider(held) as other:
         pages = list(one.reader.pages(None, 50))
-        await one._step(pages[:1], {})
+        await one._step(pages[:1], {}, {})
         with pytest.raises(PlaceMoved, match="is decided on by somebody else"):
-            await other._step(pages[:1], {})
+            await other._step(pages[:1], {}, {})
         elsewhere = pages[0].next.model_copy(update={"offset": 7})
         with pytest.raises(PlaceMoved):
-            await other._step([replace(pages[0], events=[])], {elsewhere.partition_id: elsewhere})
+            await other._step([replace(pages[0], events=[])], {elsewhere.partition_id: elsewhere}, {})
     assert len(world.told()) == len(world.records())
 
 
