@@ -42,6 +42,7 @@ STAGES = {
 }
 _LOOK_SECONDS = 0.2
 _DECIDED = "SELECT count(*) FROM ofp.decision_record"
+_WANTED = "SELECT (SELECT count(*) FROM ofp.decision_record), (SELECT count(*) FROM ofp.action_intent)"
 _OPEN = "SELECT (SELECT count(*) FROM ofp.action_open), (SELECT count(*) FROM ofp.audit_leaf WHERE leaf_kind = 'decision')"
 
 
@@ -97,6 +98,13 @@ def processor_row(rate: int, count: int, before: Mapping[str, float], after: Map
     took = {name: (seconds - before.get(name, 0.0)) / count * 1e3 for name, seconds in after.items()}
     parts = ", ".join(f"{name} {each:.2f}" for name, each in sorted(took.items(), key=lambda pair: -pair[1]))
     return Row(f"{rate:,}/s: processor time of an event", f"{sum(took.values()):.2f} ms: {parts}")
+
+
+def wanted_row(plane: Plane, rate: int) -> Row:
+    """How many actions there were for each decision until now."""
+    with plane.pool.connection() as connection:
+        ((decisions, intents),) = connection.execute(_WANTED).fetchall()
+    return Row(f"{rate:,}/s: actions wanted", f"{intents:,} of {decisions:,} decisions")
 
 
 def rows_of(rate: int, latencies: Mapping[str, tuple[list[float], int]], behind_seconds: float) -> list[Row]:
@@ -155,7 +163,11 @@ def main() -> None:
                     latencies = {stage: seen.latencies(stage, due) for stage in STAGES if stage != "receipt"}
                     latencies["receipt"] = sorted(receipts), 0
                     last = max((seen.decided[event_id] for event_id in due if event_id in seen.decided), default=float("inf"))
-                    rows += [*rows_of(rate, latencies, last - ended), processor_row(rate, count, before, after)]
+                    rows += [
+                        *rows_of(rate, latencies, last - ended),
+                        processor_row(rate, count, before, after),
+                        wanted_row(plane, rate),
+                    ]
                     raw[str(rate)] = {stage: [round(value, 1) for value in took] for stage, (took, _) in latencies.items()}
         finally:
             stop_embedded(folder / "postgres")

@@ -35,6 +35,7 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.posture.keeper import PostureKeeper
 from ofp_platform.vocabulary.loop.action_policy import ActionPolicy, AllowedAction, Webhook
 from ofp_platform.vocabulary.loop.bundle import Slot
+from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.loop.posture import Mode
 from ofp_platform.vocabulary.offline.run_facts import TrafficMode
 from ofp_platform.vocabulary.profile import Profile
@@ -76,11 +77,13 @@ class LoopSite:
 
 
 def loop_run(folder: Path, dsn: str, transactions: int) -> Profile:
-    """A run of so many transactions that is READY, streamed, projected, with the bundle of bench_decisions in force; NORMAL."""
+    """A run of so many transactions that is READY, streamed, projected, with the bundle of bench_decisions in force; NORMAL.
+    What is declined is acted on.
+    """
     declared = profile("loop", folder)
     world = simulated(folder, transactions)
     stream_world(declared, dsn, lambda: handbook_world(world.path, PINS), Console(quiet=True))
-    declared = loop_profile(declared, "transaction")
+    declared = _acting_on_declines(loop_profile(declared, "transaction"))
     with Plane.open(declared, dsn) as plane:
         projector = plane.projector(plane.ensure_live())
         while projector.apply_available(max_records=50_000) is not None:
@@ -96,6 +99,13 @@ def loop_run(folder: Path, dsn: str, transactions: int) -> Profile:
         PostureKeeper(plane.pool, control, PINS, declared.policy_rev, _now, "operator").hold(Mode.NORMAL, "benchmark")
         plane.decisions_log(create=True)
     return declared
+
+
+def _acting_on_declines(declared: Profile) -> Profile:
+    """The profile of the demo tells a webhook of each decision to review, too; with this bundle that is every second one."""
+    assert declared.deciding is not None
+    actions = tuple(action for action in declared.deciding.actions if action.outcome == Outcome.DECLINE)
+    return declared.model_copy(update={"deciding": declared.deciding.model_copy(update={"actions": actions})})
 
 
 def _now() -> int:

@@ -43,7 +43,7 @@ class ReadyBundle:
     bundle: Bundle
     model: ExactModel | None
 
-    @property
+    @cached_property
     def ref(self) -> BundleRef:
         """How decisions name it."""
         return self.bundle.ref
