@@ -35,7 +35,6 @@ from ofp_platform.online.plane import Plane
 from ofp_platform.posture.keeper import PostureKeeper
 from ofp_platform.vocabulary.loop.action_policy import ActionPolicy, AllowedAction, Webhook
 from ofp_platform.vocabulary.loop.bundle import Slot
-from ofp_platform.vocabulary.loop.outcome import Outcome
 from ofp_platform.vocabulary.loop.posture import Mode
 from ofp_platform.vocabulary.offline.run_facts import TrafficMode
 from ofp_platform.vocabulary.profile import Profile
@@ -104,7 +103,7 @@ def loop_run(folder: Path, dsn: str, transactions: int) -> Profile:
 def _acting_on_declines(declared: Profile) -> Profile:
     """The profile of the demo tells a webhook of each decision to review, too; with this bundle that is every second one."""
     assert declared.deciding is not None
-    actions = tuple(action for action in declared.deciding.actions if action.outcome == Outcome.DECLINE)
+    actions = tuple(action for action in declared.deciding.actions if action.outcome == "decline")
     return declared.model_copy(update={"deciding": declared.deciding.model_copy(update={"actions": actions})})
 
 

@@ -68,7 +68,11 @@ class _ChangedMeanwhile(Exception):
 
 
 class _StepTooLong(Exception):
-    """Some events of a step were not begun with in time; nothing of it is recorded."""
+    """Some events of a step were not begun with in time; nothing of it is recorded. `begun`: the others, the first ones."""
+
+    def __init__(self, begun: int) -> None:
+        super().__init__(f"{begun} events of a step were begun with in time")
+        self.begun = begun
 
 
 @dataclass
@@ -102,15 +106,15 @@ class DeciderPolicy:
 @dataclass
 class StepSize:
     """How many records a step takes. Many share the price of a step; but whoever decides has to answer challenges, too, and where
-    vectors are late, many take long. So one that is too long is made again with as many as are asked for at once, and each one
-    that is not lets the next take twice as many.
+    vectors are late, many take long. So one that is too long is made again with as many as it has begun with, and each one that
+    is not lets the next take twice as many.
     """
 
     records: int = MOST_RECORDS
 
-    def note_long(self, fewest: int) -> None:
-        """A step was too long."""
-        self.records = fewest
+    def note_long(self, begun: int, fewest: int) -> None:
+        """A step was too long: so many events of it were begun with. `fewest`: take no long time, whatever becomes of them."""
+        self.records = max(begun, fewest)
 
     def note_done(self) -> None:
         """A step was recorded."""
@@ -166,8 +170,8 @@ class Decider:
             for pages in self.reader.turns(place, size):
                 try:
                     total.add(await self._step(pages, {} if place is None else place.by_partition(), sources))
-                except _StepTooLong:
-                    self._size.note_long(self.policy.connections)
+                except _StepTooLong as long:
+                    self._size.note_long(long.begun, self.policy.connections)
                     break
                 for page in pages:
                     place = moved(place, self.reader.log.stream_name, page.next)
@@ -263,11 +267,12 @@ class Decider:
             return self._record(slot, bundle, in_force.posture, event, outcomes)
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(decide(slot, bundle, event)) for slot, bundle in slots for event in events]
-        records = [record for task in tasks if (record := task.result()) is not None]
-        if len(records) < len(tasks):
-            raise _StepTooLong(f"{len(tasks) - len(records)} of {len(tasks)} decisions were not begun")
-        return records
+            tasks = [[group.create_task(decide(slot, bundle, event)) for slot, bundle in slots] for event in events]
+        by_event = [[task.result() for task in of_event] for of_event in tasks]
+        whole = [[record for record in of_event if record is not None] for of_event in by_event if None not in of_event]
+        if len(whole) < len(events):
+            raise _StepTooLong(len(whole))
+        return [of_event[number] for number in range(len(slots)) for of_event in whole]
 
     def _record(
         self, slot: Slot, bundle: BundleInForce | None, posture: PostureInForce, event: ReadEvent, outcomes: Decided

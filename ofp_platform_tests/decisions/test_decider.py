@@ -254,10 +254,14 @@ async def test_a_shadow_that_is_damaged_stops_nobody_who_decides(world: World, c
     assert "the shadow does not decide" in caplog.text
 
 
-async def test_a_step_that_is_too_long_is_made_again_with_few_records_and_asks_for_nothing_twice(world: World) -> None:
+@pytest.mark.parametrize("with_shadow", [False, True])
+async def test_a_step_that_is_too_long_is_made_again_with_what_it_began_and_asks_for_nothing_twice(
+    world: World, with_shadow: bool
+) -> None:
     at, asked, sizes = [0.0], Counter[str](), list[int]()
     policy = replace(POLICY, connections=4)
-    async with world.decider(Held(world.in_force()), policy=policy) as real:
+    shadow = world.bundle(bundle_name="challenger", guardrails=(BIG_AMOUNT,), model=None)[1] if with_shadow else None
+    async with world.decider(Held(world.in_force(shadow=shadow)), policy=policy) as real:
 
         async def slow(request: GetFeaturesRequest) -> Any:
             asked[request.model_dump_json()] += 1
@@ -265,16 +269,17 @@ async def test_a_step_that_is_too_long_is_made_again_with_few_records_and_asks_f
             return await real.ask(request)
 
         def note(connection: object, records: Sequence[DecisionRecord]) -> None:
-            sizes.append(len(records))
+            sizes.append(sum(record.slot is Slot.ACTIVE for record in records))
 
         decider = replace(real, ask=slow, monotonic=lambda: at[0], record_more=note)
         tally = await decider.decide_available()
         assert decider.place() == world.served.plane.log.ends()
-    assert max(asked.values()) == 1
-    assert tally.outcomes.total() == len(world.records()) == sum(sizes) > 100
-    # the first step was cut; then each may be twice as long as the one before, here of at most 200 records together
-    assert all(size <= 4 * 2**number for number, size in enumerate(sizes[1:]))
-    assert sizes[0] <= 4
+    assert max(asked.values()) == 1 + with_shadow
+    assert tally.outcomes.total() == len(world.records()) - tally.shadow == sum(sizes) > 100
+    assert tally.shadow == with_shadow * sum(sizes)
+    # the first step was cut behind those that were begun with; then each may be twice as long as the one before
+    assert 0 < sizes[0] <= 12
+    assert all(size <= 12 * 2 ** (number + 1) for number, size in enumerate(sizes[1:]))
     assert max(sizes) > 50
 
 
