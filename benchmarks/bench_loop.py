@@ -2,9 +2,10 @@
 
 `python -m benchmarks.bench_loop`: single events are offered at the HTTP door at a fixed rate, whatever becomes of those before
 them, and each one's times count from when it was due: until its receipt came, until its decision was visible in the stream of
-decisions, until the outcome of the last action that it wants was (2% are declined: an account hold, and a signed webhook that a
-receiver on this machine takes), and until the head of the audit log that covers its decision was in the object store. An event
-that came nowhere within the time given behind the last one is counted, and no percentile is given for a stage that lacks one.
+decisions, until the outcome of the last action that it wants was (2 to 3% are declined: an account hold, and a signed webhook
+that a receiver on this machine takes), and until the head of the audit log that covers its decision was in the object store. An
+event that came nowhere within the time given behind the last one is counted, and no percentile is given for a stage that lacks
+one.
 """
 
 from __future__ import annotations
@@ -101,10 +102,10 @@ def processor_row(rate: int, count: int, before: Mapping[str, float], after: Map
 
 
 def wanted_row(plane: Plane, rate: int) -> Row:
-    """How many actions there were for each decision until now."""
+    """How many actions and decisions there were until now, in all turns."""
     with plane.pool.connection() as connection:
         ((decisions, intents),) = connection.execute(_WANTED).fetchall()
-    return Row(f"{rate:,}/s: actions wanted", f"{intents:,} of {decisions:,} decisions")
+    return Row(f"{rate:,}/s and before: actions wanted", f"{intents:,} of {decisions:,} decisions")
 
 
 def rows_of(rate: int, latencies: Mapping[str, tuple[list[float], int]], behind_seconds: float) -> list[Row]:

@@ -16,8 +16,9 @@ def test_hours_and_days_are_those_of_the_profile(tmp_path: Path, first_day: str,
 
 
 def test_a_profile_without_days_lists_from_january_of_the_year_before_to_the_hour_that_is_over(tmp_path: Path) -> None:
-    before = datetime.now(UTC)
-    keys = event_hours(profile(tmp_path, first_day=None, last_day=None)).get_partition_keys()
+    chosen, before = profile(tmp_path, first_day=None, last_day=None), datetime.now(UTC)
+    days, keys = decision_days(chosen).get_partition_keys(), event_hours(chosen).get_partition_keys()
     around = (before, datetime.now(UTC))
+    assert days[0] in {f"{moment.year - 1}-01-01" for moment in around}
     assert keys[0] in {f"{moment.year - 1}-01-01-00:00" for moment in around}
     assert keys[-1] in {(moment - timedelta(hours=1)).strftime("%Y-%m-%d-%H:00") for moment in around}
